@@ -1,0 +1,315 @@
+"""The one training loop: a LoRA adapter on the U-Net, an indicator in the loss, accelerate underneath, resumable."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from tqdm.auto import tqdm
+
+from debiaslib import checkpoints, faces
+from debiaslib.errors import InputError
+from debiaslib.indicators import INDICATORS, Batch, build_indicator
+from debiaslib.presets import Preset, bf16_pays, default_device, encode_latents, get_preset, load_pipeline, sha256
+
+ADAPTER_FILE = "pytorch_lora_weights.safetensors"
+RECORD_FILE = "run.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """One training run. Defaults are S1's (METHOD in the README) where the preset does not say otherwise.
+
+    `natural_share` is the number of natural pictures for every face of a batch; they reach the indicator and never the
+    denoising loss. `prompt_dropout` keeps the unconditional branch of classifier-free guidance in training.
+    """
+
+    indicator: str = "literal"
+    alpha: float = 0.0
+    steps: int
+    batch: int
+    accumulation: int
+    learning_rate: float
+    lora_rank: int
+    lora_alpha: int
+    prompt: str
+    natural_share: float = 0.25
+    natural_count: int = 100
+    weight_decay: float = 1e-2
+    clip_value: float = 1.0
+    prompt_dropout: float = 0.1
+    precision: str = "auto"
+    seed: int = 0
+
+    @classmethod
+    def of(cls, preset: Preset, **changes) -> "FinetuneConfig":
+        """The preset's settings, with changes; a change of None means the preset's own."""
+        settings = {"steps": preset.train_steps, "batch": preset.batch, "accumulation": preset.accumulation,
+                    "learning_rate": preset.learning_rate, "lora_rank": preset.lora_rank, "lora_alpha": preset.lora_alpha,
+                    "prompt": preset.prompt}
+        return cls(**settings | {name: value for name, value in changes.items() if value is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """Latents of the training faces, both as they are and mirrored, and of the natural pictures.
+
+    faces: float32 (2, N, C, h, w); natural: float32 (M, C, h, w); is_male: bool (N,) or None. The last serves reports
+    and the group-wise fit; no indicator but `oracle` may read it.
+    """
+
+    faces: torch.Tensor
+    natural: torch.Tensor
+    is_male: np.ndarray | None = None
+
+
+def prepare_set(pipe: StableDiffusionPipeline, pixels: np.ndarray, *, natural: np.ndarray, is_male: np.ndarray | None = None,
+                progress: bool = False) -> TrainingSet:
+    """Encode uint8 (N, H, W, 3) faces and (M, H, W, 3) natural pictures once, so that training never runs the autoencoder."""
+    mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
+    both = torch.stack([encode_latents(pipe.vae, part, progress=progress) for part in (pixels, mirrored)])
+    return TrainingSet(faces=both, natural=encode_latents(pipe.vae, natural), is_male=is_male)
+
+
+def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: FinetuneConfig, out: Path,
+             progress: bool = True, save_every: int = 200) -> dict:
+    """Train an adapter and write it to `out` as `pytorch_lora_weights.safetensors`, which plain diffusers loads.
+
+    A killed run continues from its last checkpoint and ends as it would have ended. `pipe` is left without the adapter.
+    Returns the record that `run.json` holds: configuration, curve, fit to the training faces, seconds.
+    """
+    torch.manual_seed(config.seed)
+    accelerator = Accelerator(mixed_precision=_precision(config), gradient_accumulation_steps=1)
+    unet = _with_adapter(pipe, config).to(accelerator.device)
+    indicator = build_indicator(config.indicator, alpha=config.alpha, latent_channels=data.faces.shape[2])
+    trained = torch.nn.ModuleDict({"unet": unet, "indicator": indicator}).to(accelerator.device)
+    weights = [weight for weight in trained.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, config.learning_rate, betas=(0.9, 0.999), weight_decay=config.weight_decay)
+    state = {"modules": {"adapter": _AdapterState(unet), "indicator": indicator}, "optimizers": {"adam": optimizer}}
+    checkpoint = out / "checkpoint.safetensors"
+    start, notes = checkpoints.load(checkpoint, **state)
+    unet, indicator, optimizer = accelerator.prepare(unet, indicator, optimizer)
+    curve, spent, began = notes.get("curve", []), notes.get("seconds", 0.0), time.perf_counter()
+    prompts = _encode_prompts(pipe, config.prompt).to(accelerator.device)
+    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="fine-tune", disable=not progress, leave=False)
+    for step in bar:
+        logs = _step(accelerator, unet, indicator, optimizer, weights, data, prompts, pipe.scheduler, config, step)
+        curve.append({"step": step, **{name: round(value, 5) for name, value in logs.items()}})
+        bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()})
+        if accelerator.is_main_process and (step + 1) % save_every == 0 and step + 1 < config.steps:
+            seconds = spent + time.perf_counter() - began
+            checkpoints.save(checkpoint, step=step + 1, notes={"curve": curve, "seconds": seconds}, **state)
+    seconds = spent + time.perf_counter() - began
+    unet = accelerator.unwrap_model(unet)
+    fit = fit_loss(unet, data, prompts[:1], pipe.scheduler)
+    record = {"config": asdict(config), "train_s": round(seconds, 2), "fit_loss": round(fit, 5),
+              "ess": 1.0, "p_eff": None if data.is_male is None else round(float(data.is_male.mean()), 4), "curve": curve}
+    if accelerator.is_main_process:
+        _save(unet, out, record)
+        checkpoint.unlink(missing_ok=True)
+    unet.delete_adapters("default")
+    return record
+
+
+def _precision(config: FinetuneConfig) -> str:
+    wanted = config.precision == "bf16" or (config.precision == "auto" and bf16_pays(default_device()))
+    return "bf16" if wanted else "no"
+
+
+def _with_adapter(pipe: StableDiffusionPipeline, config: FinetuneConfig) -> torch.nn.Module:
+    unet = pipe.unet
+    unet.requires_grad_(False)
+    unet.add_adapter(LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=["to_q", "to_v"],
+                                init_lora_weights="gaussian"))
+    return unet.train()
+
+
+class _AdapterState:
+    """The adapter's weights alone behind the two calls a checkpoint makes of a module."""
+
+    def __init__(self, unet: torch.nn.Module):
+        self._weights = {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return dict(self._weights)
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        if state.keys() != self._weights.keys():
+            raise InputError("checkpoint: belongs to another adapter shape. Give another --out, or delete that checkpoint.")
+        for name, weight in self._weights.items():
+            weight.copy_(state[name])
+
+
+@torch.no_grad()
+def _encode_prompts(pipe: StableDiffusionPipeline, prompt: str) -> torch.Tensor:
+    """Text embeddings of the prompt and of the empty prompt, (2, length, width)."""
+    tokens = pipe.tokenizer([prompt, ""], padding="max_length", max_length=pipe.tokenizer.model_max_length, truncation=True,
+                            return_tensors="pt").input_ids
+    return pipe.text_encoder(tokens.to(pipe.text_encoder.device))[0].float()
+
+
+def _step(accelerator, unet, indicator, optimizer, weights, data, prompts, scheduler, config, step) -> dict[str, float]:
+    """One update over `accumulation` batches. Every random number depends on (seed, step) only, so that runs which
+    differ in alpha or indicator see the same faces, noise and timesteps, and a resumed run the same as an unbroken one."""
+    generator = checkpoints.step_generator(config.seed, step)
+    needs_natural = accelerator.unwrap_model(indicator).needs_natural
+    totals: dict[str, float] = {}
+    for _ in range(config.accumulation):
+        latents, is_face, noise, timesteps, dropped = _draw(data, config, generator, needs_natural=needs_natural)
+        mine = slice(accelerator.process_index, None, accelerator.num_processes)
+        latents, is_face, noise, timesteps, dropped = (
+            part[mine].to(accelerator.device) for part in (latents, is_face, noise, timesteps, dropped))
+        predicted = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, prompts[dropped]).sample
+        loss, logs = accelerator.unwrap_model(indicator).loss(Batch(predicted=predicted.float(), noise=noise, is_face=is_face))
+        accelerator.backward(loss / config.accumulation)
+        totals = {name: totals.get(name, 0.0) + value / config.accumulation for name, value in logs.items()}
+    torch.nn.utils.clip_grad_value_(weights, config.clip_value)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return totals
+
+
+def _draw(data: TrainingSet, config: FinetuneConfig, generator: torch.Generator, *, needs_natural: bool) -> tuple[torch.Tensor, ...]:
+    """Faces first, natural pictures after them: the faces' numbers are the same whether or not others follow."""
+    count = config.batch
+    index = torch.randint(data.faces.shape[1], (count,), generator=generator)
+    flips = torch.randint(2, (count,), generator=generator)
+    latents = data.faces[flips, index]
+    noise = torch.randn(latents.shape, generator=generator)
+    timesteps = torch.randint(1000, (count,), generator=generator)
+    dropped = (torch.rand(count, generator=generator) < config.prompt_dropout).long()
+    others = _others(config, generator) if needs_natural else 0
+    if others:
+        chosen = data.natural[torch.randint(len(data.natural), (others,), generator=generator)]
+        latents, noise = torch.cat([latents, chosen]), torch.cat([noise, torch.randn(chosen.shape, generator=generator)])
+        timesteps = torch.cat([timesteps, torch.randint(1000, (others,), generator=generator)])
+        dropped = torch.cat([dropped, torch.zeros(others, dtype=torch.long)])
+    is_face = torch.arange(len(latents)) < count
+    return latents, is_face, noise, timesteps, dropped
+
+
+def _others(config: FinetuneConfig, generator: torch.Generator) -> int:
+    """How many natural pictures join this batch: the share of the faces, its fraction by chance (S1's batch is one face)."""
+    exact = config.batch * config.natural_share
+    return int(exact) + int(torch.rand(1, generator=generator).item() < exact - int(exact))
+
+
+@torch.no_grad()
+def fit_loss(unet: torch.nn.Module, data: TrainingSet, prompt: torch.Tensor, scheduler, *, draws: int = 800, batch: int = 100) -> float:
+    """Denoising loss on the training faces themselves: fixed noise and timesteps, averaged within groups, then over them.
+
+    It tells how much a run has adapted: an adapter that learnt less looks fairer when the base model was fair.
+    """
+    unet.eval()
+    generator = torch.Generator().manual_seed(20_250)
+    count = data.faces.shape[1]
+    index = torch.arange(draws) % count
+    losses = []
+    for part in index.split(batch):
+        latents = data.faces[0, part]
+        noise, timesteps = torch.randn(latents.shape, generator=generator), torch.randint(1000, (len(part),), generator=generator)
+        noisy = scheduler.add_noise(latents, noise, timesteps).to(unet.device)
+        predicted = unet(noisy, timesteps.to(unet.device), prompt.expand(len(part), -1, -1)).sample
+        losses.append((predicted.float().cpu() - noise).square().mean((1, 2, 3)))
+    losses = torch.cat(losses).numpy()
+    group = np.zeros(draws, bool) if data.is_male is None else data.is_male[index.numpy()]
+    return float(np.mean([losses[group == value].mean() for value in np.unique(group)]))
+
+
+def _save(unet: torch.nn.Module, out: Path, record: dict) -> None:
+    """Adapter and record, each atomically. The metadata carries lora_alpha: without it diffusers would assume alpha = rank."""
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / "adapter.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    StableDiffusionPipeline.save_lora_weights(
+        partial, unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
+        unet_lora_adapter_metadata=unet.peft_config["default"].to_dict())
+    os.replace(partial / ADAPTER_FILE, out / ADAPTER_FILE)
+    partial.rmdir()
+    write_json(out / RECORD_FILE, record)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON atomically."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def load_training_faces(source: Path | str, *, split: str | None, ratio: float, size: int, seed: int,
+                        image_size: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Exactly `size` faces of male:female `ratio`: frame, uint8 (size, H, W, 3), is_male (size,)."""
+    frame = faces.read_metadata(source)
+    if split and "split" in frame:
+        frame = frame[frame["split"] == split]
+        if frame.empty:
+            raise InputError(f"{source}: no row of split {split!r}. Give --split, or '' for all rows.")
+    frame = frame.iloc[faces.draw_subset(frame, ratio=ratio, size=size, seed=seed)]
+    pixels = faces.read_pixels(source, frame["file_name"].tolist(), size=image_size)
+    return frame, pixels, faces.gender_of(frame)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `debiaslib train`."""
+    parser.add_argument("--preset", default="tiny", help="tiny (two CPU cores) or sd15 (one GPU); default tiny")
+    parser.add_argument("--faces", type=Path, default=None, metavar="DIR|ZIP", help="ImageFolder with metadata.csv; default the face pool")
+    parser.add_argument("--split", default="finetune", help="rows of this split only, if there is such a column; default finetune")
+    parser.add_argument("--ratio", type=float, default=1.0, help="male:female of the training set: .25 is 20:80; default 1")
+    parser.add_argument("--train-size", type=int, default=100, help="faces in the training set; default 100, as in S1")
+    parser.add_argument("--alpha", type=float, default=0.0, help="intensity of the indicator, 0 to 1; S1 used 0, .01, .05, .1")
+    parser.add_argument("--indicator", default="literal", choices=sorted(INDICATORS), help="what reads the latents; default literal")
+    parser.add_argument("--steps", type=int, default=None, help="updates; default the preset's")
+    parser.add_argument("--learning-rate", type=float, default=None, help="default the preset's")
+    parser.add_argument("--seed", type=int, default=0, help="of subset, weights, noise and timesteps; default 0")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where adapter and run.json go")
+    parser.add_argument("--overwrite", action="store_true", help="replace a finished run of other settings in --out")
+
+
+def run(args: argparse.Namespace) -> int:
+    """`debiaslib train`."""
+    from debiaslib.presets import data_root
+    preset = get_preset(args.preset)
+    source = args.faces or data_root() / "faces"
+    config = FinetuneConfig.of(preset, indicator=args.indicator, alpha=args.alpha, steps=args.steps, seed=args.seed,
+                               learning_rate=args.learning_rate)
+    build_indicator(config.indicator, alpha=config.alpha, latent_channels=4)
+    subset = {"source": str(source), "split": args.split, "ratio": args.ratio, "size": args.train_size, "seed": args.seed}
+    if _finished(args.out, config, subset, overwrite=args.overwrite):
+        print(f"{args.out}: already trained with these settings; nothing to do (--overwrite trains again).")
+        return 0
+    frame, pixels, is_male = load_training_faces(image_size=preset.image_size, **subset)
+    pipe = load_pipeline(preset)
+    natural = faces.natural_images(size=preset.image_size, count=config.natural_count, seed=0)
+    data = prepare_set(pipe, pixels, natural=natural, is_male=is_male, progress=sys.stderr.isatty())
+    record = finetune(pipe, data, config=config, out=args.out, progress=sys.stderr.isatty())
+    record |= {"preset": preset.name, "subset": subset, "adapter_sha256": sha256(args.out / ADAPTER_FILE),
+               "command": "debiaslib " + " ".join(sys.argv[1:])}
+    write_json(args.out / RECORD_FILE, record)
+    frame.to_csv(args.out / "training_faces.csv", index=False)
+    print(f"{args.out / ADAPTER_FILE}: {is_male.sum()} men and {(~is_male).sum()} women, {config.steps} steps in "
+          f"{record['train_s']:.0f} s, fit {record['fit_loss']:.4f}")
+    return 0
+
+
+def _finished(out: Path, config: FinetuneConfig, subset: dict, *, overwrite: bool) -> bool:
+    """Whether `out` holds this very run; InputError if it holds another one."""
+    record = out / RECORD_FILE
+    if overwrite or not record.exists():
+        return False
+    found = json.loads(record.read_text())
+    if found["config"] != asdict(config) or found.get("subset", subset) != subset:
+        raise InputError(f"{out}: holds a finished run of other settings. Give another --out, or --overwrite.")
+    return "subset" in found and (out / ADAPTER_FILE).exists()

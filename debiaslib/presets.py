@@ -1,0 +1,159 @@
+"""Presets: which weights and settings stand behind the same code. Presets are data; nothing asks for one by name."""
+
+import hashlib
+import json
+import os
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from tqdm.auto import tqdm
+
+from debiaslib.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Everything that differs between a laptop and a GPU.
+
+    `source` is a folder under the data root or a hub id; learning rate and steps of `sd15` are S1's own, those of `tiny`
+    are explained in its entry below. `sample_steps` and `guidance` are the sampling defaults.
+    """
+
+    name: str
+    source: str
+    revision: str | None = None
+    image_size: int
+    prompt: str = "a human face"
+    sample_steps: int
+    guidance: float
+    sample_batch: int
+    lora_rank: int = 8
+    lora_alpha: int = 32
+    learning_rate: float
+    train_steps: int
+    batch: int
+    accumulation: int
+
+
+PRESETS = {
+    # S1 shows 4 faces an update, 4,000 times, at rate 1e-5, to a network of 860 M weights. The tiny U-Net has 200 times
+    # fewer: its adapter (rank 8 on narrow layers) moves too little at 1e-5 to learn anything in any time, so the rate is
+    # higher and the steps fewer. `notebooks/03` shows the fit at several rates.
+    "tiny": Preset(name="tiny", source="models/tiny-sd", image_size=64, sample_steps=25, guidance=2.0, sample_batch=50,
+                   learning_rate=1e-3, train_steps=120, batch=16, accumulation=1),
+    "sd15": Preset(name="sd15", source="stable-diffusion-v1-5/stable-diffusion-v1-5", image_size=512,
+                   sample_steps=40, guidance=7.5, sample_batch=8, learning_rate=1e-5, train_steps=4000, batch=1, accumulation=4),
+}
+
+
+def data_root() -> Path:
+    """The kit's `data` folder: `DEBIASLIB_DATA` if set, else beside the package."""
+    return Path(os.environ.get("DEBIASLIB_DATA") or Path(__file__).resolve().parents[1] / "data")
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of that name. Raises InputError naming those there are."""
+    if name not in PRESETS:
+        raise InputError(f"preset {name!r}: no such preset. Choose one of {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def load_pipeline(preset: Preset | str | Path, *, device: str | torch.device | None = None) -> StableDiffusionPipeline:
+    """The pipeline of a preset, a pipeline folder or a hub id, ready on `device` (GPU if there is one), in fp32.
+
+    Local folders come first; a folder listed in a manifest is checked against its hashes before anything is read.
+    Raises InputError when weights are missing or altered.
+    """
+    if not isinstance(preset, Preset):
+        preset = PRESETS.get(str(preset)) or Preset(**{**vars(PRESETS["tiny"]), "name": str(preset), "source": str(preset)})
+    folder = next((path for path in (data_root() / preset.source, Path(preset.source)) if path.is_dir()), None)
+    if folder is not None:
+        check_manifest(folder)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            pipe = StableDiffusionPipeline.from_pretrained(
+                str(folder or preset.source), revision=None if folder else preset.revision, use_safetensors=True,
+                safety_checker=None, requires_safety_checker=False, torch_dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(f"{folder or preset.source}: no usable pipeline there ({reason}). "
+                         "`debiaslib doctor` lists which weights were found and how to get the others.") from None
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device or default_device())
+
+
+def default_device() -> torch.device:
+    """The first CUDA device, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def bf16_pays(device: torch.device) -> bool:
+    """Whether `device` multiplies in bfloat16 in hardware; elsewhere it would be slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+
+
+@contextmanager
+def fast_precision(device: torch.device, *, precision: str = "auto"):
+    """Autocast to bfloat16 where `precision` is "bf16", or "auto" and the hardware has it; "fp32" leaves all as it is."""
+    enabled = precision == "bf16" or (precision == "auto" and bf16_pays(device))
+    with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+        yield
+
+
+def to_images(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 (N, H, W, 3) to float (N, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_pixels(images: torch.Tensor) -> np.ndarray:
+    """float (N, 3, H, W) in [-1, 1] (clipped) to uint8 (N, H, W, 3)."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+@torch.no_grad()
+def encode_latents(vae, pixels: np.ndarray, *, batch: int = 64, progress: bool = False) -> torch.Tensor:
+    """Posterior means times the scaling factor, float32 (N, C, h, w) on the CPU, of uint8 (N, H, W, 3) pictures."""
+    parts = []
+    for start in tqdm(range(0, len(pixels), batch), desc="encode", disable=not progress):
+        images = to_images(pixels[start:start + batch]).to(vae.device)
+        parts.append(vae.encode(images).latent_dist.mean.float().cpu() * vae.config.scaling_factor)
+    return torch.cat(parts)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path) -> Path:
+    """Write `manifest.json` in `folder`: SHA-256 and size of every other file under it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
+    entries = {path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size} for path in files}
+    target = folder / "manifest.json"
+    partial = target.with_suffix(".partial")
+    partial.write_text(json.dumps(entries, indent=1) + "\n")
+    os.replace(partial, target)
+    return target
+
+
+def check_manifest(folder: Path) -> None:
+    """Compare every file of `folder` with its `manifest.json`, if it has one. Raises InputError at the first difference."""
+    manifest = folder / "manifest.json"
+    if not manifest.exists():
+        return
+    for name, entry in json.loads(manifest.read_text()).items():
+        path = folder / name
+        if not path.exists():
+            raise InputError(f"{path}: missing, though {manifest} lists it. Restore it (`git checkout {path}`) or pretrain anew.")
+        if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
+            raise InputError(f"{path}: differs from its hash in {manifest}. Restore it (`git checkout {path}`), "
+                             "or if you changed it on purpose, delete the manifest.")

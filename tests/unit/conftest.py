@@ -1,0 +1,17 @@
+"""A Stable Diffusion pipeline of a few thousand random weights: every code path, no training."""
+
+import pytest
+import torch
+
+from debiaslib import pretrain
+
+
+@pytest.fixture
+def small_pipe():
+    torch.manual_seed(0)
+    vae = pretrain.build_autoencoder(pretrain.AutoencoderConfig(channels=(8, 8, 16)), image_size=32)
+    config = pretrain.DenoiserConfig(channels=(32, 32), layers=1, head_width=16, text_width=16, text_layers=1)
+    tokenizer = pretrain.build_tokenizer(config)
+    pipe = pretrain.assemble_pipeline(vae, pretrain.build_unet(config, latent_size=8), pretrain.build_text_encoder(config, tokenizer), tokenizer)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

@@ -1,0 +1,110 @@
+"""The training loop: resumable, paired across alpha, and its adapters belong to plain diffusers."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+
+from debiaslib import finetune
+from debiaslib.generate import SampleConfig, sample
+from debiaslib.indicators import Batch, build_indicator
+
+CONFIG = finetune.FinetuneConfig(indicator="literal", alpha=0.1, steps=4, batch=4, accumulation=1, learning_rate=1e-2, lora_rank=4,
+                                 lora_alpha=16, prompt="a human face", natural_count=6, precision="fp32")
+
+
+@pytest.fixture
+def data(small_pipe):
+    generator = np.random.default_rng(0)
+    faces, natural = (generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8) for count in (10, 6))
+    return finetune.prepare_set(small_pipe, faces, natural=natural, is_male=np.arange(10) < 2)
+
+
+def weights(folder):
+    return load_file(folder / finetune.ADAPTER_FILE)
+
+
+def test_adapter_loads_in_plain_diffusers_and_draws_the_same(small_pipe, data, tmp_path):
+    small_pipe.save_pretrained(tmp_path / "base")
+    finetune.finetune(small_pipe, data, config=CONFIG, out=tmp_path / "run", progress=False)
+    settings = SampleConfig(prompt="a human face", steps=2, guidance=2.0, batch=2, precision="fp32")
+    plain = StableDiffusionPipeline.from_pretrained(tmp_path / "base", safety_checker=None)
+    plain.set_progress_bar_config(disable=True)
+    before = np.concatenate(list(sample(plain, n=2, config=settings)))
+    plain.load_lora_weights(tmp_path / "run")
+    after = np.concatenate(list(sample(plain, n=2, config=settings)))
+    assert (before != after).any()
+    config = plain.unet.peft_config["default_0"]
+    assert config.lora_alpha / config.r == 4, "lora_alpha is lost: diffusers would scale the adapter by 1"
+
+
+def test_killed_run_ends_like_an_unbroken_one(small_pipe, data, tmp_path, monkeypatch):
+    finetune.finetune(small_pipe, data, config=CONFIG, out=tmp_path / "whole", progress=False)
+    real_step = finetune._step
+
+    def killed(*args):
+        if args[-1] == 3:
+            raise KeyboardInterrupt
+        return real_step(*args)
+    monkeypatch.setattr(finetune, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.finetune(small_pipe, data, config=CONFIG, out=tmp_path / "killed", progress=False, save_every=2)
+    small_pipe.unet.delete_adapters("default")
+    monkeypatch.setattr(finetune, "_step", real_step)
+    record = finetune.finetune(small_pipe, data, config=CONFIG, out=tmp_path / "killed", progress=False)
+    assert [row["step"] for row in record["curve"]] == [0, 1, 2, 3]
+    whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    assert not (tmp_path / "killed" / "checkpoint.safetensors").exists()
+
+
+def test_alpha_changes_nothing_but_the_loss(small_pipe, data):
+    """Runs that differ in alpha see the same faces, noise, timesteps and dropped prompts."""
+    drawn = [finetune._draw(data, CONFIG, torch.Generator().manual_seed(3), needs_natural=needed) for needed in (False, True)]
+    for plain, mixed in zip(*drawn, strict=True):
+        assert torch.equal(plain, mixed[:len(plain)])
+
+
+def test_literal_at_alpha_zero_is_the_control(small_pipe, data, tmp_path):
+    for name in ("literal", "none"):
+        config = dataclasses.replace(CONFIG, indicator=name, alpha=0.0)
+        finetune.finetune(small_pipe, data, config=config, out=tmp_path / name, progress=False)
+    literal, none = weights(tmp_path / "literal"), weights(tmp_path / "none")
+    assert all(torch.equal(literal[name], none[name]) for name in none)
+
+
+def test_literal_loss_is_the_published_one():
+    indicator = build_indicator("literal", alpha=0.3, latent_channels=4)
+    predicted, noise = torch.randn(5, 4, 8, 8), torch.randn(5, 4, 8, 8)
+    is_face = torch.tensor([True, True, True, True, False])
+    loss, _ = indicator.loss(Batch(predicted=predicted, noise=noise, is_face=is_face))
+    entropy = torch.nn.CrossEntropyLoss()(indicator.classifier(predicted), is_face.long())
+    expected = 0.7 * torch.nn.MSELoss()(predicted[:4], noise[:4]) + 0.3 * entropy
+    torch.testing.assert_close(loss, expected)
+
+
+def test_literal_is_light_and_its_gradient_reaches_the_prediction():
+    indicator = build_indicator("literal", alpha=0.3, latent_channels=4)
+    assert sum(weight.numel() for weight in indicator.parameters()) <= 300_000
+    predicted = torch.randn(2, 4, 8, 8, requires_grad=True)
+    loss, _ = indicator.loss(Batch(predicted=predicted, noise=torch.randn(2, 4, 8, 8), is_face=torch.tensor([True, False])))
+    loss.backward()
+    assert predicted.grad[1].abs().sum() > 0, "the natural picture must reach the loss through the cross-entropy"
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
+def test_alpha_outside_its_range_is_refused(alpha):
+    with pytest.raises(ValueError, match=r"outside \[0, 1\]"):
+        build_indicator("literal", alpha=alpha, latent_channels=4)
+
+
+def test_fit_loss_weighs_groups_equally(small_pipe, data):
+    """Two men among ten faces count as much as the eight women."""
+    prompt = finetune._encode_prompts(small_pipe, "a human face")[:1]
+    arguments = (small_pipe.unet, data, prompt, small_pipe.scheduler)
+    both = finetune.fit_loss(*arguments, draws=200)
+    one_group = finetune.fit_loss(small_pipe.unet, dataclasses.replace(data, is_male=None), prompt, small_pipe.scheduler, draws=200)
+    assert both == pytest.approx(one_group, rel=0.1) and both != one_group
