@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from debiaslib import checkpoints
-from debiaslib.captions import random_caption, vocabulary_corpus
+from debiaslib.captions import byte_pairs, caption_words, random_caption
 from debiaslib.errors import InputError
 from debiaslib.faces import load_faces, read_metadata
 from debiaslib.presets import encode_latents, to_images, write_manifest
@@ -195,7 +195,6 @@ class DenoiserConfig:
     text_width: int = 128
     text_layers: int = 2
     text_length: int = 32
-    vocabulary: int = 600
     batch: int = 64
     steps: int = 8000
     learning_rate: float = 5e-4
@@ -206,10 +205,9 @@ class DenoiserConfig:
 
 
 def build_tokenizer(config: DenoiserConfig) -> CLIPTokenizer:
-    """A CLIP tokenizer with a vocabulary of its own, trained on every caption there can be."""
-    tokenizer = CLIPTokenizer().train_new_from_iterator(vocabulary_corpus(), config.vocabulary, show_progress=False)
-    tokenizer.model_max_length = config.text_length
-    return tokenizer
+    """A CLIP tokenizer with a vocabulary of its own: every word of the captions is one token, other words are spelt."""
+    vocabulary, merges = byte_pairs(caption_words())
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=config.text_length)
 
 
 def build_text_encoder(config: DenoiserConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:
