@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,6 +77,7 @@ def generate(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, out
     """
     settings = asdict(config) | {"model": model}
     _claim(out, settings, overwrite=overwrite)
+    began = time.perf_counter()
     names = [f"images/{index:05d}.png" for index in range(n)]
     done = next((index for index, name in enumerate(names) if not (out / name).exists()), n)
     index = done
@@ -83,6 +85,9 @@ def generate(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, out
         for picture in pixels:
             _write_png(picture, out / names[index])
             index += 1
+    if done < n:
+        note = json.loads((out / "generate.json").read_text())
+        write_json(out / "generate.json", note | {"n": n, "seconds": round(note.get("seconds", 0.0) + time.perf_counter() - began, 2)})
     frame = pd.DataFrame({"file_name": names, "prompt": config.prompt, "seed": np.arange(n) + config.seed})
     partial = out / "metadata.partial"
     frame.to_csv(partial, index=False)
@@ -93,6 +98,8 @@ def generate(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, out
 def _claim(out: Path, settings: dict, *, overwrite: bool) -> None:
     record = out / "generate.json"
     found = json.loads(record.read_text())["settings"] if record.exists() else None
+    if found == settings:
+        return
     if found is not None and found != settings:
         if not overwrite:
             raise InputError(f"{out}: holds pictures made with other settings. Give another --out, or --overwrite.")

@@ -1,0 +1,279 @@
+"""How far from fair, and how sure: fairness discrepancy, null band, intervals, a judge's error corrected.
+
+The share of class k in a sample is p_k, the share wanted is t_k. The *fairness discrepancy* is FD = ||p - t||, with
+norm "tv" (total variation, half the L1: |p - .5| for two classes) or "l2" (Choi et al. 2020, "Fair Generative Modeling
+via Weak Supervision"; for two classes sqrt(2) times the other). FD is never negative, so noise alone lifts it: a fair
+model reads above 0, and every figure here comes with an interval that knows this.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from debiaslib.errors import InputError
+
+NORMS = ("tv", "l2")
+CHANCE = 0.05
+"""A judge whose two recalls add up to 1 + this or less tells men from women no better than a coin: no correction."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its interval at `level`; `n` counts the decided pictures (or the pairs) it rests on."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    method: str
+    n: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """How a judge read faces of known label, as counts, abstentions left out."""
+
+    men_read_man: int
+    men_read_woman: int
+    women_read_man: int
+    women_read_woman: int
+
+    def __post_init__(self) -> None:
+        counts = (self.men_read_man, self.men_read_woman, self.women_read_man, self.women_read_woman)
+        if min(counts) < 0 or not sum(counts[:2]) or not sum(counts[2:]):
+            raise InputError(f"confusion {counts} (men read man, woman; women read man, woman): counts are at least 0, and "
+                             "one man and one woman or more were read. Measure the judge on labelled faces first.")
+
+    @property
+    def recall_men(self) -> float:
+        """The share of men who are read as men, among those whom the judge decided on."""
+        return self.men_read_man / (self.men_read_man + self.men_read_woman)
+
+    @property
+    def recall_women(self) -> float:
+        """The share of women who are read as women, among those whom the judge decided on."""
+        return self.women_read_woman / (self.women_read_man + self.women_read_woman)
+
+
+def fairness_discrepancy(counts: Sequence[float], *, target: Sequence[float] | None = None, norm: str = "tv") -> float:
+    """FD = ||p - target|| of K classes, in [0, 1) for "tv".
+
+    `counts` (K,) are counts or shares, hard or soft; a class that never occurs is given as 0, never left out. `target`
+    (K,) are the shares wanted, by default all alike. Raises InputError on fewer than two classes, a negative or missing
+    number, or a target that does not add up to 1.
+    """
+    counts = _counts(counts)
+    return float(_distance(counts / counts.sum(), _target(target, len(counts)), norm))
+
+
+def null_band(n: int, *, classes: int = 2, target: Sequence[float] | None = None, norm: str = "tv", level: float = 0.95,
+              draws: int = 20_000, seed: int = 0) -> float:
+    """What FD a perfectly fair model stays below, or at, in a share `level` of samples of `n` decided pictures.
+
+    Two classes: exact, from the binomial. More: `draws` multinomial samples. With two even classes and "tv":
+    n = 100 gives .10, 800 .035, 5000 .014. Raises InputError when n is below 1.
+    """
+    _check(n=n, level=level)
+    shares = _target(target, classes if target is None else len(target))
+    if len(shares) == 2:
+        first = np.arange(n + 1)
+        found = _distance(np.stack([first, n - first], axis=-1) / n, shares, norm)
+        order = np.argsort(found, kind="stable")
+        reached = np.cumsum(stats.binom.pmf(first, n, shares[0])[order])
+        # Both sides of the target give the same FD: the first of such a pair must not close the band before the second.
+        band = found[order][min(np.searchsorted(reached, level), n)]
+    else:
+        samples = np.random.default_rng(seed).multinomial(n, shares, draws)
+        band = np.quantile(_distance(samples / n, shares, norm), level, method="inverted_cdf")
+    return float(band)
+
+
+def share_interval(k: float, n: float, *, level: float = 0.95) -> Interval:
+    """Wilson's interval (1927) for a share k / n, by statsmodels. Raises InputError unless 0 <= k <= n and n > 0."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    _check(n=n, level=level)
+    if not 0 <= k <= n:
+        raise InputError(f"{k} of {n}: a part cannot be below 0 or above the whole. Check the counts.")
+    low, high = proportion_confint(k, n, alpha=1 - level, method="wilson")
+    return Interval(k / n, float(low), float(high), level, "Wilson", n)
+
+
+def discrepancy_interval(counts: Sequence[float], *, target: Sequence[float] | None = None, norm: str = "tv",
+                         level: float = 0.95, draws: int = 10_000, seed: int = 0) -> Interval:
+    """FD with an interval that respects its upward bias near zero; the low end is 0 where a fair model is not excluded.
+
+    Two classes: the image of Wilson's interval under |p - target|. More: for any target the reverse triangle inequality
+    gives |FD(sample) - FD(population)| <= ||p_hat - p||; the interval is FD plus and minus the `level` quantile of that
+    distance, from `draws` multinomial samples (parametric bootstrap, half a count added to each class). It covers at least
+    at its level, and more than that the more classes there are. `counts` (K,) are counts, not shares.
+    """
+    counts = _counts(counts)
+    shares, n = _target(target, len(counts)), float(counts.sum())
+    if n <= 1 and (counts % 1).any():
+        raise InputError(f"{counts.tolist()} look like shares: an interval depends on how many were counted. Give counts.")
+    if len(counts) == 2:
+        return _folded(share_interval(counts[0], n, level=level), shares[0], norm=norm)
+    _check(n=n, level=level)
+    estimate = fairness_discrepancy(counts, target=shares, norm=norm)
+    population = (counts + 0.5) / (n + len(counts) / 2)
+    samples = np.random.default_rng(seed).multinomial(round(n), population, draws) / round(n)
+    margin = float(np.quantile(_distance(samples, population, norm), level))
+    most = float(_distance(np.eye(len(counts)), shares, norm).max())
+    low, high = max(0.0, estimate - margin), min(most, estimate + margin)
+    return Interval(estimate, low, high, level, "parametric bootstrap, reverse triangle", n)
+
+
+def corrected_share(men_read: float, decided: float, *, recall_men: float, recall_women: float) -> float:
+    """The share of men among the decided pictures, the judge's error taken out (Teo et al. 2023, CLEAM).
+
+    p* = (p_hat - (1 - a0)) / (a0 + a1 - 1), clipped to [0, 1]; p_hat = men_read / decided, a1 the men's recall, a0 the
+    women's. Raises InputError when the judge is at chance (a0 + a1 <= 1.05).
+    """
+    _check(n=decided)
+    if not 0 <= men_read <= decided:
+        raise InputError(f"{men_read} of {decided}: a part cannot be below 0 or above the whole. Check the counts.")
+    _check_judge(recall_men, recall_women)
+    return float(np.clip(_unmixed(men_read / decided, recall_men, recall_women), 0, 1))
+
+
+def corrected_share_interval(men_read: float, decided: float, confusion: Confusion, *, level: float = 0.95,
+                             draws: int = 20_000, seed: int = 0) -> Interval:
+    """`corrected_share` with an interval that carries both doubts: the sample's, and the judge's own.
+
+    p_hat, a1 and a0 are drawn independently from their Beta posteriors (Jeffreys' prior, one half on either side), the
+    correction is applied to each draw, and the interval holds its central `level`.
+    """
+    estimate = corrected_share(men_read, decided, recall_men=confusion.recall_men, recall_women=confusion.recall_women)
+    generator = np.random.default_rng(seed)
+
+    def posterior(yes: float, no: float) -> np.ndarray:
+        return generator.beta(yes + 0.5, no + 0.5, draws)
+
+    read = posterior(men_read, decided - men_read)
+    men = posterior(confusion.men_read_man, confusion.men_read_woman)
+    women = posterior(confusion.women_read_woman, confusion.women_read_man)
+    low, high = np.clip(np.quantile(_unmixed(read, men, women), [(1 - level) / 2, (1 + level) / 2]), 0, 1)
+    return Interval(estimate, min(float(low), estimate), max(float(high), estimate), level,
+                    "CLEAM, Beta posteriors", decided)
+
+
+def corrected_discrepancy(men_read: float, decided: float, confusion: Confusion, *, target: float = 0.5,
+                          level: float = 0.95, draws: int = 20_000, seed: int = 0) -> Interval:
+    """FD ("tv") of men and women, the judge's error taken out: `corrected_share_interval` under |p - target|.
+
+    `target` is the men's share wanted. This speaks of the decided pictures: where a judge abstains more often on one
+    gender, that gender is missing here. Raises InputError when the judge is at chance.
+    """
+    share = corrected_share_interval(men_read, decided, confusion, level=level, draws=draws, seed=seed)
+    return _folded(share, target)
+
+
+def paired_difference(decisions_a: Sequence[str], decisions_b: Sequence[str], *,
+                      classes: Sequence[str] = ("Man", "Woman"), target: Sequence[float] | None = None,
+                      norm: str = "tv", level: float = 0.95, draws: int = 10_000, seed: int = 0) -> Interval:
+    """FD of model a minus FD of model b, sampled with the same seeds: above 0, b is the fairer.
+
+    `decisions_a[i]` and `decisions_b[i]` are what the judge said of seed i: one of `classes`, or "" where it abstained.
+    Each model's FD is that of its own decided pictures; seeds are resampled with both their pictures (percentile
+    bootstrap), so that what the two have in common cancels, and abstentions count as part of the chance. Where one FD is
+    near 0 the interval errs towards no difference. `n` is the number of seeds. Raises InputError when the two differ in
+    length, hold other words, or a model has no decided picture.
+    """
+    cells = _joint_counts(decisions_a, decisions_b, classes)
+    shares = _target(target, len(classes))
+
+    def difference(tables: np.ndarray) -> np.ndarray:
+        parts = [tables.sum(axis=-1)[..., :-1], tables.sum(axis=-2)[..., :-1]]  # the last class is abstention
+        with np.errstate(invalid="ignore"):
+            return np.subtract(*(_distance(part / part.sum(-1, keepdims=True), shares, norm) for part in parts))
+
+    n = int(cells.sum())
+    # Resampling seeds is drawing the joint table of both decisions anew: the same distribution, at a fraction of the cost.
+    tables = np.random.default_rng(seed).multinomial(n, cells.ravel() / n, draws).reshape(draws, *cells.shape)
+    low, high = np.nanquantile(difference(tables), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(difference(cells)), float(low), float(high), level, "paired bootstrap over seeds", n)
+
+
+def amplification(share_samples: float | np.ndarray, share_training: float | np.ndarray) -> float | np.ndarray:
+    """Bias amplification: the share in the samples minus the share in the training data; numbers or arrays in [0, 1]."""
+    both = np.stack(np.broadcast_arrays(np.asarray(share_samples, float), np.asarray(share_training, float)))
+    if not ((both >= 0) & (both <= 1)).all():
+        raise InputError(f"shares {share_samples} and {share_training}: both lie in [0, 1]. Divide counts by their sum.")
+    difference = both[0] - both[1]
+    return difference if difference.ndim else float(difference)
+
+
+def _distance(shares: np.ndarray, target: np.ndarray, norm: str) -> np.ndarray:
+    """FD of shares (..., K), as (...)."""
+    if norm not in NORMS:
+        raise InputError(f"norm {norm!r}: unknown. Choose one of {', '.join(NORMS)}.")
+    difference = shares - target
+    distance = np.abs(difference).sum(-1) / 2 if norm == "tv" else np.sqrt((difference**2).sum(-1))
+    return np.round(distance, 12)  # so that equal distances on both sides of the target compare as equal
+
+
+def _folded(share: Interval, target: float, *, norm: str = "tv") -> Interval:
+    """The image of a share's interval under |p - target|, which is FD for two classes."""
+    def image(p: float) -> float:
+        return float(_distance(np.array([p, 1 - p]), np.array([target, 1 - target]), norm))
+
+    straddles = share.low <= target <= share.high
+    low, high = sorted((image(share.low), image(share.high)))
+    method = f"{share.method}, folded at the target"
+    return Interval(image(share.estimate), 0.0 if straddles else low, high, share.level, method, share.n)
+
+
+def _unmixed(read: np.ndarray | float, men: np.ndarray | float, women: np.ndarray | float) -> np.ndarray | float:
+    # A draw in which the judge is at chance says nothing: the floor sends it to an end of [0, 1], its sign unturned.
+    return (read - (1 - women)) / np.maximum(women + men - 1, CHANCE)
+
+
+def _joint_counts(decisions_a: Sequence[str], decisions_b: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """How often each pair of decisions occurs, int (K + 1, K + 1); the last row and column are abstentions."""
+    if len(decisions_a) != len(decisions_b) or not len(decisions_a):
+        raise InputError(f"{len(decisions_a)} and {len(decisions_b)} decisions: give one a seed, the same seeds for both.")
+    index = {name: place for place, name in enumerate((*classes, ""))}
+    unknown = sorted({str(word) for word in (*decisions_a, *decisions_b) if word not in index})
+    if unknown:
+        raise InputError(f"decision {unknown[0]!r}: unknown. Give one of {', '.join(classes)}, or '' for an abstention.")
+    cells = np.zeros((len(index), len(index)), int)
+    np.add.at(cells, ([index[word] for word in decisions_a], [index[word] for word in decisions_b]), 1)
+    if not cells[:-1].sum() or not cells[:, :-1].sum():
+        raise InputError("a model has no decided picture, so no share. Look at its pictures, or lower the threshold.")
+    return cells
+
+
+def _counts(counts: Sequence[float]) -> np.ndarray:
+    counts = np.asarray(counts, float)
+    if counts.ndim != 1 or len(counts) < 2:
+        raise InputError(f"counts of shape {counts.shape}: give one number a class, two at least, 0 where none occurs.")
+    if not np.isfinite(counts).all() or counts.min() < 0 or counts.sum() <= 0:
+        raise InputError(f"counts {counts.tolist()}: give finite numbers of at least 0, not all of them 0.")
+    return counts
+
+
+def _target(target: Sequence[float] | None, classes: int) -> np.ndarray:
+    if target is None:
+        return np.full(classes, 1 / classes)
+    shares = np.asarray(target, float)
+    if shares.shape != (classes,) or not np.isfinite(shares).all() or shares.min() < 0 or abs(shares.sum() - 1) > 1e-6:
+        raise InputError(f"target {shares.tolist()}: give {classes} shares of at least 0 that add up to 1, in their order.")
+    return shares
+
+
+def _check(*, n: float, level: float = 0.95) -> None:
+    if not n >= 1:
+        raise InputError(f"n = {n}: nothing was counted. Judge at least one picture in which a face is found.")
+    if not 0 < level < 1:
+        raise InputError(f"level {level}: lies between 0 and 1, for instance .95.")
+
+
+def _check_judge(recall_men: float, recall_women: float) -> None:
+    if not (0 <= recall_men <= 1 and 0 <= recall_women <= 1):
+        raise InputError(f"recalls {recall_men} (men) and {recall_women} (women): both lie in [0, 1].")
+    if recall_men + recall_women <= 1 + CHANCE:
+        raise InputError(f"the judge is at chance: recall {recall_men:.2f} for men and {recall_women:.2f} for women add up "
+                         f"to {recall_men + recall_women:.2f}, at most {1 + CHANCE}. Use a judge that reads these better.")

@@ -1,0 +1,207 @@
+"""The grid of runs behind Table 1: train, generate, judge, measure, one row a cell; killed and run again, it continues."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from debiaslib import faces, measure
+from debiaslib.errors import InputError
+from debiaslib.finetune import ADAPTER_FILE, RECORD_FILE, FinetuneConfig, TrainingSet, finetune, load_training_faces, prepare_set, write_json
+from debiaslib.generate import SampleConfig, generate
+from debiaslib.indicators import INDICATORS, build_indicator
+from debiaslib.presets import Preset, data_root, get_preset, load_pipeline, sha256
+
+COLUMNS = ("preset", "faces", "indicator", "ratio", "n_train", "alpha", "seed", "train_steps", "sample_steps", "guidance", "n",
+           "face_rate", "abstained", "male_share", "fd", "fd_low", "fd_high", "fd_corrected", "frechet", "kid", "density", "coverage",
+           "is_mean", "is_std", "fit_loss", "p_eff", "ess", "train_s", "generate_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """The grid. Every cell of the same ratio and seed sees the same training faces, noise and sampling seeds."""
+
+    faces: str
+    split: str = "finetune"
+    reference_split: str = "evaluate"
+    ratios: tuple[float, ...] = (0.25, 1.0, 4.0)
+    train_size: int = 100
+    alphas: tuple[float, ...] = (0.0, 0.01, 0.05, 0.1)
+    indicators: tuple[str, ...] = ("literal",)
+    seeds: tuple[int, ...] = (0,)
+    n: int = 200
+    train_steps: int | None = None
+    sample_steps: int | None = None
+    guidance: float | None = None
+    sample_seed: int = 10_000
+
+    def __post_init__(self) -> None:
+        for name in ("ratios", "alphas", "indicators", "seeds"):
+            if not getattr(self, name):
+                raise InputError(f"--{name}: empty. Give at least one.")
+        for indicator in self.indicators:
+            for alpha in self.alphas:
+                build_indicator(indicator, alpha=alpha, latent_channels=4)
+        if self.n < 2:
+            raise InputError(f"-n {self.n}: give at least 2 pictures a cell; 800 is what S1 used.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of the grid."""
+
+    indicator: str
+    ratio: float
+    alpha: float
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Name of the cell's folder."""
+        return f"{self.indicator}-ratio{self.ratio:g}-alpha{self.alpha:g}-seed{self.seed}"
+
+
+def cells(config: SweepConfig) -> list[Cell]:
+    """Every cell, those that share training faces side by side."""
+    return [Cell(indicator=indicator, ratio=ratio, alpha=alpha, seed=seed) for ratio in config.ratios for seed in config.seeds
+            for indicator in config.indicators for alpha in config.alphas]
+
+
+def source_name(source: str | Path) -> str:
+    """What the column `faces` says: pool, fairface, or the folder's name."""
+    if Path(source).resolve() == (data_root() / "faces").resolve():
+        return "pool"
+    return "fairface" if Path(source).stem.startswith("fairface") else Path(source).stem
+
+
+def sweep(preset: Preset, *, config: SweepConfig, out: Path, progress: bool = True) -> pd.DataFrame:
+    """Run every cell that has no row yet and write `table1.csv` after each; returns the table, one row a cell.
+
+    `out/cells/NAME` keeps each cell's adapter, pictures, judgements and row. Raises InputError when `out` belongs to
+    another grid, or the faces cannot give a training set.
+    """
+    _claim(out, preset, config)
+    todo = cells(config)
+    for ratio in config.ratios:  # fail before the first hour, not after it
+        faces.draw_subset(_split(config), ratio=ratio, size=config.train_size, seed=config.seeds[0])
+    pipe, data, last = None, None, None
+    instrument = None
+    bar = tqdm(todo, desc="sweep", unit="cell", disable=not progress)
+    for cell in bar:
+        bar.set_postfix_str(cell.folder)
+        folder = out / "cells" / cell.folder
+        if not (folder / "row.json").exists():
+            pipe = pipe or load_pipeline(preset)
+            instrument = instrument or measure.Instrument.of(config.faces, split=config.reference_split, size=preset.image_size)
+            if last != (cell.ratio, cell.seed):
+                data, last = _training_set(pipe, preset, config, cell), (cell.ratio, cell.seed)
+            _run_cell(pipe, preset, data, instrument, config, cell, folder, progress=progress)
+        write_table(out, todo)
+    return pd.read_csv(out / "table1.csv")
+
+
+def _split(config: SweepConfig) -> pd.DataFrame:
+    frame = faces.read_metadata(config.faces)
+    if "split" not in frame:
+        return frame
+    frame = frame[frame["split"] == config.split]
+    if frame.empty:
+        raise InputError(f"{config.faces}: no row of split {config.split!r}. Give --split.")
+    return frame
+
+
+def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
+    """Note whose folder this is, or refuse it. More pictures, ratios or seeds than before may be asked for; other settings not."""
+    record = out / "sweep.json"
+    settings = json.loads(json.dumps({"preset": preset.name, **asdict(config)}))
+    if record.exists():
+        found = json.loads(record.read_text())["settings"]
+        grid = ("ratios", "alphas", "indicators", "seeds")
+        if any(found.get(name) != value for name, value in settings.items() if name not in grid):
+            raise InputError(f"{out}: holds a sweep of other settings. Give another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    machine = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
+    write_json(record, {"command": "debiaslib " + " ".join(sys.argv[1:]), "settings": settings, "machine": machine})
+
+
+def _training_set(pipe, preset: Preset, config: SweepConfig, cell: Cell) -> TrainingSet:
+    _, pixels, is_male = load_training_faces(config.faces, split=config.split, ratio=cell.ratio, size=config.train_size,
+                                             seed=cell.seed, image_size=preset.image_size)
+    natural = faces.natural_images(size=preset.image_size, count=FinetuneConfig.of(preset).natural_count, seed=0)
+    return prepare_set(pipe, pixels, natural=natural, is_male=is_male)
+
+
+def _run_cell(pipe, preset, data, instrument, config, cell, folder, *, progress: bool) -> None:
+    training = FinetuneConfig.of(preset, indicator=cell.indicator, alpha=cell.alpha, seed=cell.seed, steps=config.train_steps)
+    record_file = folder / RECORD_FILE
+    record = json.loads(record_file.read_text()) if record_file.exists() else finetune(
+        pipe, data, config=training, out=folder, progress=progress)
+    sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
+    pipe.load_lora_weights(str(folder), weight_name=ADAPTER_FILE, adapter_name="cell")
+    try:
+        drawn = generate(pipe, n=config.n, config=sampling, out=folder / "samples", model=sha256(folder / ADAPTER_FILE), progress=progress)
+    finally:
+        pipe.unload_lora_weights()
+    pixels = faces.read_pixels(folder / "samples", drawn["file_name"].tolist(), size=preset.image_size)
+    figures, judged = instrument.measure(pixels)
+    judged.insert(0, "seed", drawn["seed"].to_numpy())
+    judged.to_csv(folder / "judged.csv", index=False)
+    row = {"preset": preset.name, "faces": source_name(config.faces), **asdict(cell), "n_train": config.train_size,
+           "train_steps": training.steps, "sample_steps": sampling.steps, "guidance": sampling.guidance,
+           **figures, **{name: record[name] for name in ("fit_loss", "p_eff", "ess", "train_s")},
+           "generate_s": json.loads((folder / "samples/generate.json").read_text())["seconds"]}
+    write_json(folder / "row.json", {name: row.get(name) for name in COLUMNS})
+
+
+def write_table(out: Path, todo: list[Cell]) -> None:
+    """`table1.csv` from the rows of the cells that are done, in grid order."""
+    rows = [json.loads(path.read_text()) for cell in todo if (path := out / "cells" / cell.folder / "row.json").exists()]
+    partial = out / "table1.partial"
+    pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(partial, index=False, float_format="%.6g")
+    os.replace(partial, out / "table1.csv")
+
+
+def _numbers(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `debiaslib sweep`."""
+    default = SweepConfig(faces="")
+    parser.add_argument("--preset", default="tiny", help="tiny or sd15; default tiny")
+    parser.add_argument("--faces", type=Path, default=None, metavar="DIR|ZIP", help="training faces; default the face pool that ships")
+    parser.add_argument("--split", default=default.split, help="rows to train on, if there is such a column; default %(default)s")
+    parser.add_argument("--ratios", type=_numbers, nargs="+", default=default.ratios, help="male:female; default .25 1 4")
+    parser.add_argument("--train-size", type=int, default=default.train_size, help="training faces a cell; default %(default)s")
+    parser.add_argument("--alphas", type=_numbers, nargs="+", default=default.alphas, help="default 0 .01 .05 .1")
+    parser.add_argument("--indicators", nargs="+", choices=sorted(INDICATORS), default=default.indicators, help="default literal")
+    parser.add_argument("--seeds", type=int, nargs="+", default=default.seeds, help="training seeds; default 0")
+    parser.add_argument("-n", type=int, default=default.n, help="pictures a cell; default %(default)s, 800 for the full table")
+    parser.add_argument("--train-steps", type=int, default=None, help="default the preset's")
+    parser.add_argument("--sample-steps", type=int, default=None, help="default the preset's")
+    parser.add_argument("--guidance", type=float, default=None, help="default the preset's")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="table1.csv, fig2.png, report.html and a folder a cell")
+
+
+def run(args: argparse.Namespace) -> int:
+    """`debiaslib sweep`."""
+    from debiaslib.report import write_report
+    config = SweepConfig(faces=str(args.faces or data_root() / "faces"), split=args.split, ratios=tuple(args.ratios),
+                         train_size=args.train_size, alphas=tuple(args.alphas), indicators=tuple(args.indicators),
+                         seeds=tuple(args.seeds), n=args.n, train_steps=args.train_steps, sample_steps=args.sample_steps,
+                         guidance=args.guidance)
+    table = sweep(get_preset(args.preset), config=config, out=args.out, progress=sys.stderr.isatty())
+    write_report(args.out, table)
+    print(table[["indicator", "ratio", "alpha", "seed", "face_rate", "male_share", "fd", "fd_low", "fd_high", "fd_corrected"]]
+          .to_string(index=False, float_format="%.3f"))
+    print(f"\n{args.out / 'table1.csv'}\n{args.out / 'fig2.png'}\n{args.out / 'report.html'}")
+    return 0
