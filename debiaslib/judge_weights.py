@@ -150,7 +150,8 @@ def _resizing(height: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     inner = int(height * (SIDE / height))
     enlarge = np.zeros((SIDE, height))
     enlarge[(SIDE - inner) // 2:][:inner] = cv2.resize(np.eye(height), (height, inner))
-    centres = (np.arange(64, dtype=np.float32) + np.float32(0.5)) / np.float32(64 / SIDE) - np.float32(0.5)  # as the runtime rounds
+    half, scale = np.float32(0.5), np.float32(64 / SIDE)  # in single precision, as ONNX Runtime has it
+    centres = (np.arange(64, dtype=np.float32) + half) / scale - half
     columns = np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(SIDE))) @ enlarge
     rows = columns[np.minimum(np.arange(64) + SHIFT, 63)]
     halve = 64 // side

@@ -40,7 +40,8 @@ class JudgeConfig:
     a face found, .6 decides 99.1 % and errs on 5.5 % of them, .8 decides 95.2 % and errs on 3.9 % (.5: all, 5.7 %). The
     default is low because abstention is uneven where pictures are soft: blurred by 1.3 px, .8 turns away 13 % of the men
     and 6 % of the women and so shifts the male share by .01, .6 leaves it as it is.
-    `face_threshold`: dlib's detection score; at -.3 it finds a face in 91 % of those faces, in no patch of natural pictures.
+    `face_threshold`: dlib's detection score; at -.3 it finds a face in 91 % of those pictures and in 1 of 270 patches
+    of natural ones.
     `age=False` spares three quarters of the reading. `threads` serve detector and networks; one leaves other cores alone.
     """
 
@@ -86,7 +87,8 @@ class Judge:
         scores = self.score_faces(images, progress=progress)
         p_man, age = self.read(images, progress=progress)
         confidence = np.maximum(p_man, 1 - p_man)
-        abstained = np.where(np.isnan(scores), "no face", np.where(confidence < self.config.min_confidence, "low confidence", ""))
+        unsure = np.where(confidence < self.config.min_confidence, "low confidence", "")
+        abstained = np.where(np.isnan(scores), "no face", unsure)
         perceived = np.where(abstained != "", "", np.where(p_man > 0.5, "Man", "Woman"))
         return pd.DataFrame({"face": ~np.isnan(scores), "face_score": scores, "p_man": p_man, "perceived": perceived,
                              "abstained": abstained, "confidence": confidence, "perceived_age": age})
@@ -223,7 +225,8 @@ def softened(pixels: np.ndarray, pipeline: "StableDiffusionPipeline", *, timeste
         raise InputError(f"pictures of {pixels.shape[1]} px: the autoencoder takes multiples of {factor}. Resize them.")
     scheduler, path = _ddim(pipeline, timestep, steps)
     side = pixels.shape[1] // factor
-    noise = torch.randn((len(pixels), vae.config.latent_channels, side, side), generator=torch.Generator().manual_seed(seed))
+    shape = (len(pixels), vae.config.latent_channels, side, side)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     out = np.empty_like(pixels)
     with torch.no_grad():
         for start in tqdm(range(0, len(pixels), batch), desc="softening", disable=not progress):
@@ -290,7 +293,8 @@ def _denoise(pipeline, scheduler, path: list[int], latents: torch.Tensor, noise:
 
 def _readings(rows: pd.DataFrame) -> pd.DataFrame:
     """A column for each of COUNTS, 1 where a row is counted there."""
-    reading = np.where(rows["abstained"] == "", "read_" + rows["perceived"].str.lower(), rows["abstained"].str.replace(" ", "_"))
+    decided = "read_" + rows["perceived"].str.lower()
+    reading = decided.where(rows["abstained"] == "", rows["abstained"].str.replace(" ", "_"))
     return pd.DataFrame({name: (reading == name).astype(int) for name in COUNTS})
 
 
@@ -303,7 +307,7 @@ def _check_images(images: np.ndarray) -> None:
 
 
 def _frame(image: np.ndarray) -> np.ndarray:
-    """The picture at 192 px, its border carried on for 48 px: dlib's smallest face is 80 px and wants some room around it."""
+    """The picture at 192 px, its border carried on for 48 px: dlib's faces have 80 px at least, and room around them."""
     shrinks = image.shape[0] > 192
     resized = cv2.resize(image, (192, 192), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     return cv2.copyMakeBorder(resized, 48, 48, 48, 48, cv2.BORDER_REPLICATE)
@@ -333,6 +337,6 @@ def _import_deepface() -> ModuleType:
     from deepface.commons import backend_utils
 
     if not backend_utils.is_onnx():
-        raise InputError(f"deepface runs on {backend_utils.get_backend_engine()} in this process, the judge's weights are for "
-                         "ONNX. Set DEEPFACE_BACKEND_ENGINE=onnx before deepface is first imported.")
+        raise InputError(f"deepface runs on {backend_utils.get_backend_engine()} in this process, but the judge's weights "
+                         "are for ONNX. Set DEEPFACE_BACKEND_ENGINE=onnx before deepface is first imported.")
     return DeepFace

@@ -23,7 +23,10 @@ from tqdm.auto import tqdm
 from debiaslib.errors import InputError
 
 Images = np.ndarray | Iterable[np.ndarray]
-"""uint8 (N, H, W, 3) RGB, or chunks of it that can be gone through more than once (a list, or an object with `__iter__`)."""
+"""uint8 (N, H, W, 3) RGB, or chunks of it that can be gone through more than once (a list, an object with `__iter__`)."""
+
+FEWEST = 10
+"""With fewer pictures `compare` gives no score: torch-fidelity cuts them into ten for the Inception Score."""
 
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
@@ -155,22 +158,27 @@ def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
 
     features, reference = _pair(features, reference, at_least=2)
     moments = [(part.mean(axis=0), np.cov(part, rowvar=False)) for part in (features, reference)]
-    return float(distance(*moments[0], *moments[1]))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The `disp` argument", DeprecationWarning)  # scipy below 1.18 is required for it
+        return float(distance(*moments[0], *moments[1]))
 
 
-def kernel_distance(features: np.ndarray, reference: np.ndarray, *, subsets: int = 100, subset_size: int | None = None,
+def kernel_distance(features: np.ndarray, reference: np.ndarray, *, subsets: int = 10, subset_size: int | None = None,
                     seed: int = 2020) -> float:
     """KID (Binkowski et al. 2018): unbiased squared MMD under the cubic kernel, by torch-fidelity, mean over `subsets`.
 
-    `subset_size` is by default half the smaller set, at most torch-fidelity's own 1000: with all of it, every subset would
-    be the same. Below 0 is possible, and means no difference was seen. Deterministic in `seed`.
+    `subset_size` is by default the smaller set, at most torch-fidelity's own 1000: unbiased at any size, and the larger
+    the subset, the less its variance, so ten of them say as much as a hundred smaller ones. Below 0 is possible, and
+    means that no difference was seen. Deterministic in `seed`.
     """
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
-    features, reference = _pair(features, reference, at_least=4)
-    size = subset_size or min(1000, len(features) // 2, len(reference) // 2)
-    if size > min(len(features), len(reference)):
-        raise InputError(f"KID subsets of {size} from {len(features)} and {len(reference)} pictures: give a smaller subset_size.")
+    features, reference = _pair(features, reference, at_least=2)
+    smaller = min(len(features), len(reference))
+    size = min(1000, smaller) if subset_size is None else subset_size
+    if not 2 <= size <= smaller:
+        raise InputError(f"KID subsets of {size} from {len(features)} and {len(reference)} pictures: "
+                         f"give a subset_size from 2 to {smaller}.")
     result = kid_features_to_metric(torch.from_numpy(features), torch.from_numpy(reference), kid_subsets=subsets,
                                     kid_subset_size=size, rng_seed=seed, verbose=False)
     return result[KEY_METRIC_KID_MEAN]
@@ -220,10 +228,6 @@ def inception_score(logits: np.ndarray, *, splits: int = 10, seed: int = 2020) -
     return result[KEY_METRIC_ISC_MEAN], result[KEY_METRIC_ISC_STD]
 
 
-SCORES = {"frechet": 2, "kid": 4, "precision": 4, "recall": 4, "density": 6, "coverage": 6}
-"""What `compare` measures, and how many pictures either side must have for it."""
-
-
 def compare(features: Features, reference: Features) -> dict[str, float | str | list[str] | None]:
     """Every score of `features` against `reference`, from the two feature passes alone.
 
@@ -232,32 +236,28 @@ def compare(features: Features, reference: Features) -> dict[str, float | str | 
     Raises InputError when the two come from different extractors.
     """
     if features.recipe != reference.recipe:
-        raise InputError(f"features of {features.name} and of {reference.name} ({reference.recipe}) cannot be compared. "
-                         "Extract both with the same extractor.")
-    n = min(len(features), len(reference))
-    scores: dict[str, float | None] = dict.fromkeys((*SCORES, "is_mean", "is_std"))
+        raise InputError(f"features of {features.name} ({features.recipe}) and of {reference.name} ({reference.recipe}) cannot "
+                         "be compared. Extract both with the same extractor.")
     pair = features.pool, reference.pool
-    if n >= SCORES["frechet"]:
-        scores["frechet"] = frechet_distance(*pair)
-    if n >= SCORES["kid"]:
-        scores["kid"] = kernel_distance(*pair)
+    names = ("frechet", "kid", "precision", "recall", "density", "coverage", "is_mean", "is_std")
+    scores: dict[str, float | None] = dict.fromkeys(names)
+    if min(map(len, pair)) >= FEWEST:
+        scores |= {"frechet": frechet_distance(*pair), "kid": kernel_distance(*pair)}
         scores["precision"], scores["recall"] = precision_recall(*pair)
-    if n >= SCORES["density"]:
         scores["density"], scores["coverage"] = density_coverage(*pair)
-    if len(features) >= 10:
+    if len(features) >= FEWEST:
         scores["is_mean"], scores["is_std"] = inception_score(features.logits)
-    return {"extractor": features.name, **scores, "warnings": _warnings(features, reference, scores)}
+    return {"extractor": features.name, **scores, "warnings": _warnings(features, reference)}
 
 
-def _warnings(features: Features, reference: Features, scores: dict[str, float | None]) -> list[str]:
-    said = []
-    dimension = features.pool.shape[1]
-    missing = [name for name, value in scores.items() if value is None]
-    if missing:
-        said.append(f"{len(features)} pictures and {len(reference)} of reference are too few for {', '.join(missing)}.")
-    if min(len(features), len(reference)) <= dimension:
-        said.append(f"{len(features)} pictures and {len(reference)} of reference for {dimension} features: the covariance has "
-                    "less than full rank, so compare Frechet distances only at equal numbers.")
+def _warnings(features: Features, reference: Features) -> list[str]:
+    numbers, dimension = f"{len(features)} pictures and {len(reference)} of reference", features.pool.shape[1]
+    fewest, said = min(len(features), len(reference)), []
+    if fewest < FEWEST:
+        said.append(f"{numbers}: too few for distances, which need {FEWEST} of each.")
+    elif fewest <= dimension:
+        said.append(f"{numbers} for {dimension} features: the covariance has less than full rank and the Frechet distance "
+                    "reads high, so compare it at equal numbers only.")
     if features.source == reference.source:
         said.append("The pictures are the reference itself: the distances say nothing.")
     return said

