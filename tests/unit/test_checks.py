@@ -1,0 +1,109 @@
+"""Exercise checks: what was not tried, what is right, and a hint of its own for each likely mistake."""
+
+import numpy as np
+import pytest
+import torch
+
+from debiaslib import checks
+from debiaslib.errors import InputError
+from debiaslib.fairness import fairness_discrepancy, null_band
+
+SIZES = [100 * 2**power for power in range(8)]
+
+
+def share_read(share, recall_men, recall_women):
+    return share * recall_men + (1 - share) * (1 - recall_women)
+
+
+# How people really get there: each wrong answer as it would be typed, and a word that only its hint holds.
+WRONG = [
+    ("tour.abstentions", abs(52 / 200 - 0.5), "divided by every face"),
+    ("tour.abstentions", abs((52 + 10) / 200 - 0.5), "abstentions as men"),
+    ("tour.abstentions", abs((52 + 5) / 200 - 0.5), "half of the abstentions"),
+    ("tour.abstentions", 52 / (52 + 138), "That is the men's share"),
+    ("tour.abstentions", 138 / (52 + 138), "That is the women's share"),
+    ("tour.abstentions", 52 / 190 - 0.5, "never negative"),
+    ("tour.abstentions", abs(52 - 138) / 190, "half of it"),
+    ("tour.abstentions", fairness_discrepancy([52, 138], norm="l2"), "l2"),
+    ("tour.abstentions", 22.6, "per cent"),
+    ("tour.abstentions", 0.5, "First decide"),
+    ("tour.sample_size", 100, "up to .10"),
+    ("tour.sample_size", 800, "standard error"),
+    ("tour.sample_size", 1600, "Close"),
+    ("tour.sample_size", 6400, "a smaller size"),
+    ("tour.sample_size", 12800, "smaller sizes"),
+    ("tour.sample_size", 2401, "from the list"),
+    ("tour.sample_size", SIZES, "not a list"),
+    ("tour.share_read", lambda p, men, women: p * men, "Who else"),
+    ("tour.share_read", lambda p, men, women: p * men + (1 - p) * women, "how often the judge is right"),
+    ("tour.share_read", lambda p, men, women: share_read(p, women, men), "changed places"),
+    ("tour.share_read", lambda p, men, women: p, "That is the true share"),
+    ("tour.share_read", lambda p, men, women: (p - 1 + women) / (men + women - 1), "the way back"),
+    ("tour.share_read", lambda p, men, women: 1 - share_read(p, men, women), "read as women"),
+    ("tour.share_read", lambda p, men, women: 0.5, "Two kinds"),
+    ("tour.share_read", share_read(0.5, 0.9, 0.8), "without brackets"),
+]
+RIGHT = [
+    ("tour.abstentions", fairness_discrepancy([52, 138])),
+    ("tour.abstentions", 0.226),
+    ("tour.abstentions", np.float32(0.2263)),
+    ("tour.abstentions", torch.tensor(0.2263)),
+    ("tour.sample_size", next(n for n in SIZES if null_band(n) < 0.02)),
+    ("tour.share_read", share_read),
+    ("tour.share_read", lambda *given: np.float64(share_read(*given))),
+]
+
+
+@pytest.mark.parametrize(("name", "answer"), RIGHT)
+def test_right_answers_are_right(name: str, answer, capsys):
+    checks.check(name, answer)
+    assert capsys.readouterr().out.startswith("Right. ")
+
+
+@pytest.mark.parametrize(("name", "answer", "word"), WRONG)
+def test_a_plausible_mistake_gets_its_own_hint(name: str, answer, word: str, capsys):
+    checks.check(name, answer)
+    said = capsys.readouterr().out
+    assert said.startswith("Not yet. ") and word in said
+    others = [checks.EXERCISES[name].verdict(given) for other, given, hint in WRONG if other == name and hint != word]
+    assert not [hint for hint in others if word in hint]
+
+
+@pytest.mark.parametrize("name", checks.EXERCISES)
+def test_every_exercise_knows_three_mistakes_and_none_is_right(name: str, capsys):
+    exercise = checks.EXERCISES[name]
+    hints = [exercise.verdict(mistake.answer) for mistake in exercise.mistakes]
+    assert len(hints) >= 3 and hints == [f"Not yet. {mistake.hint}" for mistake in exercise.mistakes]
+    assert len({*hints, exercise.otherwise}) == len(hints) + 1
+    assert name in {given for given, *_ in WRONG} and name in {given for given, _ in RIGHT}
+
+
+@pytest.mark.parametrize("name", checks.EXERCISES)
+def test_an_untouched_stub_is_not_a_mistake(name: str, capsys):
+    checks.check(name, ...)
+    assert capsys.readouterr().out.startswith("Not attempted yet")
+
+
+@pytest.mark.parametrize(("answer", "word"), [
+    ("0.226", "not '0.226'"), (True, "not True"), (None, "not a NoneType"), ([0.226, 0.1], "not a list"),
+    (float("nan"), "finite"), (float("inf"), "finite"), ((0.226,), "not a tuple"), (abs, "builtin_function"),
+])
+def test_an_answer_of_another_kind_is_told_what_is_wanted(answer, word: str):
+    said = checks.EXERCISES["tour.abstentions"].verdict(answer)
+    assert said.startswith("Not yet. Give one number") and word in said
+
+
+@pytest.mark.parametrize(("function", "word"), [
+    (lambda share, men, women: None, "Is there a `return`"),
+    (lambda share: share, "stops with TypeError"),
+    (lambda share, men, women: share / 0, "stops with ZeroDivisionError: "),
+    (lambda share, men, women: [share], "return one number, not a list"),
+])
+def test_a_function_that_fails_is_told_with_what(function, word: str):
+    said = checks.EXERCISES["tour.share_read"].verdict(function)
+    assert said.startswith("Not yet. With the arguments 0.5, 0.9, 0.8 your function") and word in said
+
+
+def test_an_exercise_that_does_not_exist_is_an_error_that_names_those_that_do():
+    with pytest.raises(InputError, match="no such exercise. There are tour.abstentions"):
+        checks.check("tour.abstention", 1)
