@@ -248,6 +248,8 @@ def _joint_counts(decisions_a: Sequence[str], decisions_b: Sequence[str], classe
     """How often each pair of decisions occurs, int (3, 3): first class, second, abstained."""
     if len(decisions_a) != len(decisions_b) or not len(decisions_a):
         raise InputError(f"{len(decisions_a)} and {len(decisions_b)} decisions: give one a seed, the same seeds for both.")
+    if len({*classes, ""}) != 3:
+        raise InputError(f"classes {list(classes)}: a pair of models is compared on two classes, by two different names.")
     index = {name: place for place, name in enumerate((*classes, ""))}
     unknown = sorted({str(word) for word in (*decisions_a, *decisions_b) if word not in index})
     if unknown:

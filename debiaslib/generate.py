@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from debiaslib.errors import InputError
 from debiaslib.finetune import ADAPTER_FILE, RECORD_FILE, write_json
-from debiaslib.presets import PRESETS, Preset, fast_precision, get_preset, load_pipeline, sha256, to_pixels
+from debiaslib.presets import PRESETS, Preset, fast_precision, get_preset, load_pipeline, quiet_loading, sha256, to_pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +134,14 @@ def load_model(model: str | Path) -> tuple[StableDiffusionPipeline, Preset]:
         raise InputError(f"{folder / ADAPTER_FILE}: differs from its hash in {RECORD_FILE}. Train it again, or restore it.")
     preset = get_preset(content.get("preset", "tiny"))
     pipe = load_pipeline(preset)
-    pipe.load_lora_weights(str(folder), weight_name=ADAPTER_FILE)
+    load_adapter(pipe, folder)
     return pipe, preset
+
+
+def load_adapter(pipe: StableDiffusionPipeline, folder: Path, *, name: str = "adapter") -> None:
+    """Load the LoRA that `train` wrote to `folder`, by plain diffusers, and make it the active one."""
+    with quiet_loading():
+        pipe.load_lora_weights(str(folder), weight_name=ADAPTER_FILE, adapter_name=name)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """Figures that say the same thing the same way everywhere: colour-blind safe, parity and alpha = 0 always visible."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -27,7 +28,7 @@ def picture_grid(rows: list[list[np.ndarray]], *, row_names: list[str], column_n
                 axis.set_title(column_names[place], fontsize=8)
             if place == 0:
                 axis.set_ylabel(row_names[line], fontsize=7)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(textwrap.fill(title, 14 * len(rows[0])), fontsize=9)
     return figure
 
 
@@ -60,23 +61,21 @@ def _picture(folder: Path | None, number: int) -> np.ndarray | None:
 
 def discrepancy_figure(table: pd.DataFrame, *, band: float, published: pd.DataFrame | None = None) -> Figure:
     """FD against alpha, a panel a ratio, with 95 % intervals, parity (FD = 0) and the null band of a fair model drawn in."""
-    ratios = sorted(table["ratio"].unique())
-    figure, axes = plt.subplots(1, len(ratios), squeeze=False, sharey=True, layout="constrained", figsize=(3.2 * len(ratios), 3.0))
+    ratios, alphas = sorted(table["ratio"].unique()), sorted(table["alpha"].unique())
+    place = {alpha: number for number, alpha in enumerate(alphas)}
+    figure, axes = plt.subplots(1, len(ratios), squeeze=False, sharey=True, layout="constrained", figsize=(2.9 * len(ratios), 3.2))
     for axis, ratio in zip(axes[0], ratios, strict=True):
-        axis.axhspan(0, band, color="0.9", label=f"fair model, 95 % (FD below {band:.3f})")
+        axis.axhspan(0, band, color="0.9", label=f"a fair model in 95 % of samples (FD to {band:.3f})")
         axis.axhline(0, color="0.3", linewidth=0.8)
-        here = table[table["ratio"] == ratio]
-        for colour, (indicator, rows) in zip(PALETTE, here.groupby("indicator"), strict=False):
+        for colour, (indicator, rows) in zip(PALETTE, table[table["ratio"] == ratio].groupby("indicator"), strict=False):
             rows = rows.sort_values(["alpha", "seed"])
-            positions = [sorted(table["alpha"].unique()).index(alpha) for alpha in rows["alpha"]]
-            errors = [rows["fd"] - rows["fd_low"], rows["fd_high"] - rows["fd"]]
-            axis.errorbar(positions, rows["fd"], yerr=np.clip(errors, 0, None), fmt="o-", color=colour, capsize=3, label=indicator)
+            errors = np.clip([rows["fd"] - rows["fd_low"], rows["fd_high"] - rows["fd"]], 0, None)
+            axis.errorbar(rows["alpha"].map(place), rows["fd"], yerr=errors, fmt="o-", color=colour, capsize=3, label=indicator)
         if published is not None:
-            rows = published[published["ratio"] == ratio].sort_values("alpha")
-            axis.plot(range(len(rows)), rows["fd"], "x--", color="0.45", label="published (one run)")
-        alphas = sorted(table["alpha"].unique())
+            rows = published[(published["ratio"] == ratio) & published["alpha"].isin(alphas)].sort_values("alpha")
+            axis.plot(rows["alpha"].map(place), rows["fd"], "x--", color="0.45", label="published (one run a point)")
         axis.set(title=f"male:female {ratio:g}", xlabel="alpha", xticks=range(len(alphas)), xticklabels=[f"{a:g}" for a in alphas])
     axes[0][0].set_ylabel("Fairness Discrepancy (tv)")
-    axes[0][-1].legend(fontsize=7, frameon=False)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7, frameon=False)
     sns.despine(figure)
     return figure

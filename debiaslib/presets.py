@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from tqdm.auto import tqdm
+from transformers.utils import logging as transformers_logging
 
 from debiaslib.errors import InputError
 
@@ -75,8 +77,7 @@ def load_pipeline(preset: Preset | str | Path, *, device: str | torch.device | N
     if folder is not None:
         check_manifest(folder)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+        with quiet_loading():
             pipe = StableDiffusionPipeline.from_pretrained(
                 str(folder or preset.source), revision=None if folder else preset.revision, use_safetensors=True,
                 safety_checker=None, requires_safety_checker=False, torch_dtype=torch.float32)
@@ -86,6 +87,24 @@ def load_pipeline(preset: Preset | str | Path, *, device: str | torch.device | N
                          "`debiaslib doctor` lists which weights were found and how to get the others.") from None
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device or default_device())
+
+
+@contextmanager
+def quiet_loading():
+    """Keep diffusers and transformers from drawing bars, and from warning of what we leave out on purpose, while they load."""
+    states = [(library, library.get_verbosity(), library.is_progress_bar_enabled()) for library in (diffusers_logging, transformers_logging)]
+    try:
+        for library, _, _ in states:
+            library.set_verbosity_error()
+            library.disable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        for library, verbosity, bars in states:
+            library.set_verbosity(verbosity)
+            if bars:
+                library.enable_progress_bar()
 
 
 def default_device() -> torch.device:

@@ -5,6 +5,7 @@ access. Its name stands beside every figure: a Frechet distance on its features 
 The distance itself is clean-fid's, the resizing too; KID, precision, recall and Inception Score are torch-fidelity's.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -357,4 +358,5 @@ def _write_cached(path: Path, features: Features) -> None:
         save_file({"pool": features.pool, "logits": features.logits}, partial, metadata=notes)
         os.replace(partial, path)
     except (OSError, SafetensorError):
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

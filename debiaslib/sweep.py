@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from debiaslib import faces, measure, quality
 from debiaslib.errors import InputError
 from debiaslib.finetune import ADAPTER_FILE, RECORD_FILE, FinetuneConfig, TrainingSet, finetune, load_training_faces, prepare_set, write_json
-from debiaslib.generate import SampleConfig, generate
+from debiaslib.generate import SampleConfig, generate, load_adapter
 from debiaslib.indicators import INDICATORS, build_indicator
 from debiaslib.judges import Judge, JudgeConfig
 from debiaslib.presets import Preset, data_root, get_preset, load_pipeline, sha256
@@ -152,7 +152,7 @@ def _run_cell(pipe, preset, data, instruments, config, cell, folder, *, progress
     record = json.loads(record_file.read_text()) if record_file.exists() else finetune(
         pipe, data, config=training, out=folder, progress=progress)
     sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
-    pipe.load_lora_weights(str(folder), weight_name=ADAPTER_FILE, adapter_name="cell")
+    load_adapter(pipe, folder)
     try:
         generate(pipe, n=config.n, config=sampling, out=folder / "samples", model=sha256(folder / ADAPTER_FILE), progress=progress)
     finally:

@@ -221,6 +221,7 @@ def test_amplification_is_the_difference_of_shares():
     (lambda: fairness.paired_difference(["Man"], []), "same seeds"),
     (lambda: fairness.paired_difference(["Man"], ["man"]), "'man'"),
     (lambda: fairness.paired_difference(["Man"], [""]), "no decided picture"),
+    (lambda: fairness.paired_difference(["a"], ["b"], classes=("a", "b", "c")), "two classes"),
     (lambda: fairness.amplification(80, .5), "Divide counts"),
 ])
 def test_wrong_input_is_told_in_one_line(call, message):

