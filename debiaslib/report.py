@@ -68,7 +68,8 @@ def findings(out: Path, table: pd.DataFrame) -> list[str]:
     lines = []
     for (ratio, indicator, seed), rows in table.groupby(["ratio", "indicator", "seed"]):
         base = rows[rows["alpha"] == 0]
-        if base.empty:
+        if base.empty or rows["fd"].isna().any():
+            lines.append(f"Ratio {ratio:g}, {indicator}, training seed {seed}: no comparison (no alpha 0, or a cell in which the judge decided nothing).")
             continue
         start = _decisions(out, base.iloc[0])
         parts = [_difference(start, _decisions(out, row), row) for _, row in rows[rows["alpha"] > 0].iterrows()]
@@ -88,7 +89,7 @@ def _difference(start: list[str], other: list[str], row: pd.Series) -> str:
 def _decisions(out: Path, row: pd.Series) -> list[str]:
     from debiaslib.sweep import Cell
     cell = Cell(indicator=row["indicator"], ratio=float(row["ratio"]), alpha=float(row["alpha"]), seed=int(row["seed"]))
-    return pd.read_csv(out / "cells" / cell.folder / "judged.csv")["perceived"].fillna("").tolist()
+    return pd.read_csv(out / "cells" / cell.folder / "judged.csv", keep_default_na=False)["perceived"].tolist()
 
 
 def _same_seed_rows(out: Path, table: pd.DataFrame, settings: dict) -> Path:
