@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import sys
 import textwrap
 from collections import Counter
@@ -100,7 +101,7 @@ def measure(folder: Path | str, *, reference: Path | str | quality.Features, ref
     compared, told = _reference_features(reference, reference_split, pictures.size, extractor, cache, progress)
     rows, features = _read_once(pictures, judge, extractor, progress)
     if judged is not None:
-        rows.assign(file_name=pictures.names).to_csv(judged, index=False)
+        _write_table(rows.assign(file_name=pictures.names).set_index("file_name").reset_index(), judged)
     scores = quality.compare(features, compared)
     shares = _fairness(rows, level)
     corrected = _corrected(rows, known, condition or _fitting(pictures), level)
@@ -270,6 +271,12 @@ def _read_once(pictures: Pictures, judge: "Judge", extractor: quality.Extractor,
 
     features = quality.extract(judged(), extractor=extractor, progress=progress)
     return pd.concat(rows, ignore_index=True), features
+
+
+def _write_table(frame: pd.DataFrame, path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    frame.to_csv(partial, index=False)
+    os.replace(partial, path)
 
 
 def _counted(rows: pd.DataFrame) -> tuple[int, int]:

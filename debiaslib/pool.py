@@ -5,13 +5,19 @@
 
 import argparse
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import product
+from functools import cache
+from itertools import product, repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from diffusers import StableDiffusionPipeline
 from PIL import Image
+from tqdm.auto import tqdm
 
 from debiaslib.captions import caption
 from debiaslib.errors import InputError
@@ -52,33 +58,41 @@ def prompts() -> list[tuple[str, str]]:
             for age, race, gender in product(AGES, RACES, ("Female", "Male"))]
 
 
-def draw_candidates(pipe, judge: Judge, config: PoolConfig, *, progress: bool = True) -> tuple[pd.DataFrame, np.ndarray]:
-    """Draw and judge pictures, prompt after prompt and round after round, until each perceived gender has enough to keep.
+@cache
+def _tools(model: str) -> tuple[StableDiffusionPipeline, Judge]:
+    """Pipeline and judge, once a worker, on one thread: two such workers draw faster than one on two threads."""
+    torch.set_num_threads(1)
+    return load_pipeline(model), Judge()
 
-    Returns one row a picture (prompt, seed, the judge's columns, kept) and uint8 (N, H, W, 3). Raises InputError when
-    twelve rounds are not enough: the model is then too weak for a pool.
+
+def draw_prompt(model: str, config: PoolConfig, gender: str, prompt: str, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Draw and judge one prompt's pictures: one row a picture (prompt, seed, the judge's columns, kept), uint8 (N, H, W, 3)."""
+    pipe, judge = _tools(model)
+    settings = SampleConfig(prompt=prompt, steps=config.steps, guidance=config.guidance, batch=config.draws_a_prompt, seed=seed)
+    pixels = next(sample(pipe, n=config.draws_a_prompt, config=settings))
+    rows = judge.judge(pixels).assign(prompt=prompt, asked="Man" if gender == "Male" else "Woman", seed=np.arange(len(pixels)) + seed)
+    rows["kept"] = rows["face"] & (rows["confidence"] >= config.min_confidence) & (rows["perceived"] == rows["asked"])
+    return rows, pixels
+
+
+def draw_candidates(model: str, config: PoolConfig, *, workers: int = 2, progress: bool = True) -> tuple[pd.DataFrame, np.ndarray]:
+    """Draw prompt after prompt and round after round, until each perceived gender has enough faces to keep.
+
+    Returns the rows of `draw_prompt` and their pictures. Raises InputError when twelve rounds are not enough: the model is
+    then too weak for a pool.
     """
-    rows, pictures, seed = [], [], config.seed
-    for number in range(12):
-        for gender, prompt in prompts():
-            settings = SampleConfig(prompt=prompt, steps=config.steps, guidance=config.guidance, batch=config.draws_a_prompt, seed=seed)
-            pixels = next(sample(pipe, n=config.draws_a_prompt, config=settings))
-            judged = judge.judge(pixels).assign(prompt=prompt, asked="Man" if gender == "Male" else "Woman",
-                                                seed=np.arange(config.draws_a_prompt) + seed)
-            seed += config.draws_a_prompt
-            rows.append(judged)
-            pictures.append(pixels)
-            if progress:
-                print(f"round {number + 1}, {prompt}: {_kept(judged, config).sum()} of {len(judged)} kept", file=sys.stderr)
-        frame = pd.concat(rows, ignore_index=True)
-        frame["kept"] = _kept(frame, config)
-        if frame[frame["kept"]].groupby("perceived").size().reindex(["Man", "Woman"], fill_value=0).min() >= config.wanted:
-            return frame, np.concatenate(pictures)
+    rows, pictures, jobs = [], [], prompts()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
+        for number in range(12):
+            seeds = config.seed + config.draws_a_prompt * np.arange(number * len(jobs), (number + 1) * len(jobs))
+            drawn = executor.map(draw_prompt, repeat(model), repeat(config), *zip(*jobs, strict=True), seeds.tolist())
+            for found, pixels in tqdm(drawn, desc=f"round {number + 1}", total=len(jobs), disable=not progress):
+                rows.append(found)
+                pictures.append(pixels)
+            frame = pd.concat(rows, ignore_index=True)
+            if frame[frame["kept"]].groupby("asked").size().reindex(["Man", "Woman"], fill_value=0).min() >= config.wanted:
+                return frame, np.concatenate(pictures)
     raise InputError(f"twelve rounds gave {frame['kept'].sum()} faces to keep of {len(frame)}: train the model further, or ask for fewer.")
-
-
-def _kept(judged: pd.DataFrame, config: PoolConfig) -> pd.Series:
-    return judged["face"] & (judged["confidence"] >= config.min_confidence) & (judged["perceived"] == judged["asked"])
 
 
 def select(frame: pd.DataFrame, config: PoolConfig) -> pd.DataFrame:
@@ -168,8 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", default="tiny")
     args = parser.parse_args(arguments)
     preset, config = get_preset("tiny"), PoolConfig()
-    pipe = load_pipeline(preset if args.model == "tiny" else args.model)
-    frame, pictures = draw_candidates(pipe, Judge(), config)
+    frame, pictures = draw_candidates(args.model, config, progress=sys.stderr.isatty())
     chosen = select(frame, config)
     write_pool(chosen, pictures, args.out)
     weights = next((data_root() / preset.source if args.model == "tiny" else Path(args.model)).glob("unet/*.safetensors"))

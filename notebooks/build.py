@@ -159,7 +159,7 @@ def build(source: Path, *, check: bool = False) -> list[str]:
             notebook = execute(notebook, folder=target.parent)
             found = output_problems(notebook)
     except CellExecutionError as error:
-        print(error.traceback, file=sys.stderr)
+        print(re.sub(r"\x1b\[[\d;]*m", "", error.traceback), file=sys.stderr)
         return [f"{error.ename}: {error.evalue}"]
     except (ValueError, CellTimeoutError, DeadKernelError) as error:
         return [" ".join(str(error).split())]
