@@ -84,8 +84,7 @@ def measure(folder: Path | str, *, reference: Path | str | quality.Features, ref
     or features extracted before. Of a reference with splits, `reference_split` is used, by default "evaluate".
     `confusion` is the judge's, a table as `judges.audit` writes it or its file, by default the one that ships; `condition`
     says which part of it fits, by default "denoised_t399" for pictures that `generate` made and "photograph" for others.
-
-    `judged` names a CSV to write, with the judge's word on each picture.
+    `judged` names a CSV to write (again): the judge's rows, `file_name` first.
 
     Keys: n, face_rate, decided, abstained (no_face + low_confidence), male_share, fd ("tv") and null_band, each with _low
     and _high at `level` where it has an interval; male_share_corrected and fd_corrected likewise, correction (which
@@ -156,36 +155,48 @@ def run(args: argparse.Namespace) -> int:
 
 def as_text(result: dict) -> str:
     """A table to read, the interpretation and the warnings under it."""
-    lines = [f"{result['folder']}: {result['n']} pictures, {result['image_size']} px",
-             f"reference: {result['reference']['source']}, {result['reference']['n']} pictures", ""]
-    lines += [f"  {label:<34}{value}" for label, value in _table(result)]
-    lines += ["", *textwrap.wrap(interpretation(result), 110)]
+    judge, reference = result["judge"], result["reference"]
+    lines = [f"{result['folder']}: {result['n']} pictures, {result['image_size']} px", "",
+             f"perceived gender, by {judge['name']} on the weights of {judge['gender_source']}",
+             *_aligned(_fairness_lines(result)), "",
+             f"quality, on {result['extractor']} features, against {reference['n']} of {reference['source']}",
+             *_aligned(_quality_lines(result)), "", *textwrap.wrap(interpretation(result), 110)]
     for note in result["warnings"]:
         lines += textwrap.wrap(f"- {note}", 110, subsequent_indent="  ")
     return "\n".join(lines)
 
 
-def _table(result: dict) -> Iterator[tuple[str, str]]:
-    def number(key: str) -> str:
-        if result[key] is None:
-            return "not measured"
-        ends = [result.get(f"{key}_{end}") for end in ("low", "high")]
-        return f"{result[key]:.3f}" + (f"  [{ends[0]:.3f}, {ends[1]:.3f}]" if None not in ends else "")
+def _aligned(pairs: Iterator[tuple[str, str]]) -> list[str]:
+    return [f"  {label:<34}{value}" for label, value in pairs]
 
-    yield "face found", f"{number('face_rate')}  ({result['n'] - result['no_face']} of {result['n']})"
+
+def _fairness_lines(result: dict) -> Iterator[tuple[str, str]]:
+    found = result["n"] - result["no_face"]
+    yield "face found", f"{_number(result, 'face_rate')}  ({found} of {result['n']})"
     yield "judge abstained", f"{result['abstained']}  (no face {result['no_face']}, unsure {result['low_confidence']})"
-    yield "perceived men, of the decided", number("male_share")
-    yield "FD (tv)", number("fd")
-    yield "null band", number("null_band")
-    yield "FD (tv), judge-corrected", number("fd_corrected")
+    yield "perceived men, of the decided", _number(result, "male_share")
+    yield "FD (tv)", _number(result, "fd")
+    yield "null band", _number(result, "null_band")
+    yield "FD (tv), judge-corrected", _number(result, "fd_corrected")
     for condition, (value, low, high) in result["fd_corrected_by_condition"].items():
         yield f"  as {condition}", f"{value:.3f}  [{low:.3f}, {high:.3f}]"
-    name = result["extractor"]
-    for label, key in (("Frechet distance", "frechet"), ("KID", "kid"), ("precision", "precision"), ("recall", "recall"),
-                       ("density", "density"), ("coverage", "coverage")):
-        yield f"{label} ({name})", number(key)
+
+
+def _quality_lines(result: dict) -> Iterator[tuple[str, str]]:
+    yield "Frechet distance", _number(result, "frechet", digits=2)
+    yield "KID", _number(result, "kid", digits=5)
+    for name in ("precision", "recall", "density", "coverage"):
+        yield name, _number(result, name)
     spread = "" if result["is_std"] is None else f" +- {result['is_std']:.3f}"
-    yield f"Inception Score ({name})", number("is_mean") + spread
+    yield "Inception Score", _number(result, "is_mean") + spread
+
+
+def _number(result: dict, key: str, *, digits: int = 3) -> str:
+    if result[key] is None:
+        return "not measured"
+    ends = [result.get(f"{key}_{end}") for end in ("low", "high")]
+    interval = "" if None in ends else f"  [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
+    return f"{result[key]:.{digits}f}{interval}"
 
 
 def _percent(result: dict, key: str) -> str:

@@ -46,10 +46,12 @@ def gan_faces(n: int, *, seed: int = 0) -> np.ndarray:
 
 
 def examine(pipe, frame: pd.DataFrame, real: np.ndarray, training: np.ndarray, *, n: int = 400, steps: int = 25,
-            guidance: float = 2.0, seed: int = 0, embedded: np.ndarray | None = None, progress: bool = False) -> dict:
+            guidance: float = 2.0, seed: int = 0, embedded: np.ndarray | None = None, pixels_only: bool = False,
+            progress: bool = False) -> dict:
     """Every figure of the card. `frame` and `real` are labelled faces never trained on, `training` those it was trained on.
 
-    `embedded` may hold the training faces' embeddings, float32 (M, 128), computed before.
+    `embedded` may hold the training faces' embeddings, float32 (M, 128), computed before (a tenth of a second a face);
+    `pixels_only` leaves that half of the copy test out, and the card says so.
     """
     judge = judges.Judge(judges.JudgeConfig(age=False))
     confusion = judges.audit(judge, frame, real, pipe, progress=progress)
@@ -60,13 +62,15 @@ def examine(pipe, frame: pd.DataFrame, real: np.ndarray, training: np.ndarray, *
     distances = {name: quality.kernel_distance(quality.extract(pixels).pool, reference.pool, subsets=20)
                  for name, pixels in (("tiny-sd", drawn[PROMPTS[0]]), ("gan-face-generate", gan_faces(n)))}
     copies = np.concatenate([drawn[PROMPTS[0]], draw(pipe, PROMPTS[0], n=1000 - n, steps=steps, guidance=guidance, seed=seed + n)])
-    embedded = embed_faces(training, progress=progress) if embedded is None else embedded
+    tests = {"pixels": copy_test(pixel_vectors(copies), pixel_vectors(real), pixel_vectors(training))}
+    if not pixels_only:
+        embedded = embed_faces(training, progress=progress) if embedded is None else embedded
+        tests["embedding"] = copy_test(embed_faces(copies), embed_faces(real), embedded)
     return {"settings": {"n": n, "steps": steps, "guidance": guidance, "seed": seed}, "judge": judge.identity,
             "recall": recall_table(confusion), "face_rate_real": float(real_rows["face"].mean()),
             "face_rate_natural": float(judge.judge(natural_images(size=real.shape[1], count=200, seed=1))["face"].mean()),
             "prompts": {prompt: _reading(table) for prompt, table in rows.items()}, "kid": distances,
-            "copies": {"pixels": copy_test(pixel_vectors(copies), pixel_vectors(real), pixel_vectors(training)),
-                       "embedding": copy_test(embed_faces(copies), embed_faces(real), embedded)},
+            "copies": tests,
             "confusion": confusion}
 
 
@@ -108,6 +112,8 @@ def goals(figures: dict) -> list[tuple[str, str, str, bool]]:
                   "at most half", kid["tiny-sd"] <= kid["gan-face-generate"] / 2))
     for space, result in figures["copies"].items():
         lines.append((f"copy test, {space}, 1st percentile", f"{result['samples']:.3f}", f"at least {result['strangers']:.3f}", result["passes"]))
+    if "embedding" not in figures["copies"]:
+        lines.append(("copy test, face embedding", "not run yet", "not closer than strangers", False))
     return lines
 
 
@@ -179,18 +185,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m debiaslib.modelcard", description=__doc__)
     parser.add_argument("--faces", type=Path, required=True, metavar="DIR|ZIP", help="labelled real faces with the splits pretrain and evaluate")
     parser.add_argument("--embedded", type=Path, default=None, metavar="NPY", help="embeddings of the pretrain faces, computed before")
-    parser.add_argument("-n", type=int, default=400)
+    parser.add_argument("--pixels-only", action="store_true", help="leave the slow face-embedding half of the copy test out")
+    parser.add_argument("-n", type=int, default=400, help="pictures a prompt; default %(default)s")
     args = parser.parse_args(arguments)
     preset = get_preset("tiny")
     folder, results = data_root() / preset.source, data_root() / "results"
     frame, real = load_faces(args.faces, split="evaluate", size=preset.image_size)
     _, training = load_faces(args.faces, split="pretrain", size=preset.image_size)
     embedded = None if args.embedded is None else np.load(args.embedded, allow_pickle=False)
-    figures = examine(load_pipeline(preset), frame, real, training, n=args.n, embedded=embedded, progress=sys.stderr.isatty())
+    figures = examine(load_pipeline(preset), frame, real, training, n=args.n, embedded=embedded,
+                      pixels_only=args.pixels_only, progress=sys.stderr.isatty())
     results.mkdir(parents=True, exist_ok=True)
     figures.pop("confusion").to_csv(results / "judge_confusion.csv", index=False)
     (results / "tiny_sd_figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    write_card(folder, figures, command=f"python -m debiaslib.modelcard --faces {args.faces.name} -n {args.n}")
+    write_card(folder, figures, command=f"python -m debiaslib.modelcard --faces {args.faces.name} -n {args.n}" + " --pixels-only" * args.pixels_only)
     for what, measured, goal, reached in goals(figures):
         print(f"{'reached' if reached else 'MISSED ':8} {what}: {measured} ({goal})")
     return 0

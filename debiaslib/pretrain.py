@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
+from accelerate.utils import reduce
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.training_utils import EMAModel, compute_snr
 from safetensors import safe_open
@@ -156,8 +158,18 @@ def _gradient_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def _descend(optimizer, loss: torch.Tensor, module: torch.nn.Module) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if PartialState().num_processes > 1:
+        _average_gradients(module)
     torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
     optimizer.step()
+
+
+def _average_gradients(module: torch.nn.Module) -> None:
+    """The mean gradient over processes, in one message (DDP would want a forward of the whole, which a ModuleDict lacks)."""
+    gradients = [weight.grad for weight in module.parameters() if weight.grad is not None]
+    mean = reduce(torch.cat([gradient.flatten() for gradient in gradients]), reduction="mean")
+    for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 def _cosine(step: int, steps: int, warmup: int = 50) -> float:
@@ -270,7 +282,7 @@ def train_denoiser(vae: AutoencoderKL, pixels: np.ndarray, labels: pd.DataFrame,
         if step % 50 == 0:
             curve.append({"step": step, "loss": round(running, 5)})
             bar.set_postfix(loss=f"{running:.4f}")
-        if (step + 1) % save_every == 0 or step + 1 == config.steps:
+        if PartialState().is_main_process and ((step + 1) % save_every == 0 or step + 1 == config.steps):
             checkpoints.save(checkpoint, step=step + 1, modules=modules, optimizers=optimizers,
                              notes={"config": asdict(config), "curve": curve})
     average.copy_to(model.parameters())
@@ -303,6 +315,8 @@ def assemble_pipeline(vae, unet, text_encoder, tokenizer) -> StableDiffusionPipe
 
 
 def _denoiser_step(model, tokenizer, scheduler, latents, records, optimizer, config, step) -> float:
+    """One update. The whole batch is drawn by (seed, step); under `accelerate launch` each process takes its part of it."""
+    state = PartialState()
     generator = checkpoints.step_generator(config.seed, step)
     device = model["unet"].device
     index = torch.randint(latents.shape[1], (config.batch,), generator=generator)
@@ -313,6 +327,8 @@ def _denoiser_step(model, tokenizer, scheduler, latents, records, optimizer, con
     chooser = random.Random(f"{config.seed}/{step}")
     tokens = tokenizer([random_caption(records[i], generator=chooser) for i in index.tolist()], padding="max_length",
                        max_length=config.text_length, truncation=True, return_tensors="pt").input_ids.to(device)
+    mine = slice(state.process_index, None, state.num_processes)
+    clean, noise, timesteps, tokens = clean[mine], noise[mine], timesteps[mine], tokens[mine]
     noisy = scheduler.add_noise(clean, noise, timesteps).contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, torch.bfloat16):
         context = model["text_encoder"](tokens)[0]

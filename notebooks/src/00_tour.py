@@ -189,6 +189,7 @@ for axis, n, simulated in zip(axes, (16, 800), (fair_16, fair_800), strict=True)
     axis.set(title=f"{n} faces", xlabel="FD of a fair model")
     axis.legend(frameon=False)
 axes[0].set_ylabel("share of fair models")
+plt.show()
 
 # %%
 sizes = [16, 100, 800, 5000]
@@ -307,6 +308,7 @@ axis.axhline(60, color="0.3", linewidth=0.8, linestyle="--")
 axis.annotate("the truth: 60 and 60", (0, 62), fontsize=8)
 axis.set(xlabel="blur radius in pixels", ylabel="of 120 faces", xticks=blurred["blur"], ylim=(-3, 123))
 axis.legend(frameon=False, fontsize=8)
+plt.show()
 
 # %%
 first, last = blurred.iloc[0], blurred.iloc[-1]

@@ -231,7 +231,7 @@ def test_the_verb_prints_a_table_to_read(samples, reference, tmp_path, capsys):
     words = (samples, "--reference", reference, "--extractor", "toy", "--confusion", tmp_path / "confusion.csv")
     assert measure.run(arguments(*words)) == 0
     printed = capsys.readouterr().out
-    for part in ("FD (tv)", "0.140", "null band", "0.100", "judge-corrected", "as photograph", "Frechet distance (toy)"):
+    for part in ("FD (tv)", "0.140", "null band", "0.100", "judge-corrected", "as photograph", "on toy features"):
         assert part in printed
     assert "FID" not in printed
     assert max(map(len, printed.splitlines())) <= 120
