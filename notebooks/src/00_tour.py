@@ -35,6 +35,8 @@ from debiaslib.judges import Judge, JudgeConfig
 from debiaslib.plots import GROUP_COLOURS, picture_grid
 from debiaslib.presets import data_root, get_preset, load_pipeline
 
+plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False}
+
 # %% [markdown]
 # ## 1. Look first
 #
@@ -147,8 +149,8 @@ figure = picture_grid([list(faces[:8]), list(faces[8:])], row_names=["seeds 0-7"
                       title='"a human face"')
 
 # %% [markdown]
-# Count them yourself before you let the judge do it. With how many did you hesitate? The judge hesitates too: below a
-# confidence of 60 %, or when no face is found, it abstains.
+# Count them yourself before you let the judge do it. With how many did you hesitate? The judge may hesitate too: where it
+# finds no face, or is not sure enough, it abstains.
 
 # %% tags=["nbval-ignore-output"] reason="pictures drawn on another CPU differ in a few grey levels, enough to flip a judge that hesitates"
 judge = Judge()
@@ -184,7 +186,7 @@ for n, simulated in ((16, fair_16), (800, fair_800)):
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.6), sharex=True, layout="constrained")
 for axis, n, simulated in zip(axes, (16, 800), (fair_16, fair_800), strict=True):
-    axis.hist(simulated, bins=np.arange(-1, 33) / 64 + 1e-9, weights=np.full(10_000, 1e-4), color="0.6")
+    axis.hist(simulated, bins=np.arange(-1, 66, 2) / 128, weights=np.full(10_000, 1e-4), color="0.6")
     axis.axvline(null_band(n), color="black", linestyle="--", label=f"null band, up to {null_band(n):.3f}")
     axis.set(title=f"{n} faces", xlabel="FD of a fair model")
     axis.legend(frameon=False)
@@ -214,8 +216,8 @@ table
 # %%
 even = table.loc[1]
 Markdown(f"All three lie outside the null band of {null_band(800):.3f}. The skewed sets left their mark: the model that saw "
-         f"20 % men draws {table.loc[0, 'men drawn']:.0%}. And the middle row may surprise you: trained on *even* numbers, the "
-         f"model draws {even['men drawn']:.0%} men, with an FD of {even['FD']:.2f} ({even['low']:.2f} to {even['high']:.2f}). "
+         f"20 % men draws {100 * table.loc[0, 'men drawn']:.0f} %. And the middle row may surprise you: trained on *even* "
+         f"numbers, the model draws {100 * even['men drawn']:.0f} % men, FD {even['FD']} ({even['low']} to {even['high']}). "
          "**Balanced training data alone do not make a balanced generator:** it had habits before, from the billions of "
          "pictures it was first trained on, and its judge has habits too. Besides, each row is *one* training run.")
 
@@ -269,7 +271,7 @@ Markdown(f"Of {len(neutral)} neutral faces, **{(to_man < to_woman).sum()}** lie 
 scenes = natural_images(size=64, count=8, seed=5)
 p_man, age = judge.read(scenes)
 figure = picture_grid([list(scenes)], row_names=[""], title="What the judge's network says when it may not abstain",
-                      column_names=[f"{max(p, 1 - p):.0%} {'man' if p > 0.5 else 'woman'}\n{years:.0f} years"
+                      column_names=[f"{100 * max(p, 1 - p):.0f} % {'man' if p > 0.5 else 'woman'}\n{years:.0f} years"
                                     for p, years in zip(p_man, age, strict=True)], scale=1.0)
 print("probability of a man:", *[f"{p:.2f}" for p in p_man])
 
@@ -314,7 +316,7 @@ plt.show()
 first, last = blurred.iloc[0], blurred.iloc[-1]
 lost = {group: int(first[group] - last[group]) for group in ("men", "women")}
 Markdown(f"The same faces go from FD {first['FD']:.3f} to **{last['FD']:.3f}** ({last['low']:.3f} to {last['high']:.3f}), with "
-         f"{last['abstained']} abstentions. Of the men the judge lost {lost['men']}, of the women {lost['women']}: softness alone "
+         f"{last['abstained']:.0f} abstentions. Of the men the judge lost {lost['men']}, of the women {lost['women']}: softness alone "
          "moves the count, though nobody became more or less fair. The opposite happens as well: a model that damages its faces "
          "may read *fairer*. That is why face rate, abstentions and picture quality stand beside every FD in this course.")
 
