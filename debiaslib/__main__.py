@@ -8,6 +8,7 @@ stopped with Ctrl-C.
 import argparse
 import errno
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -38,7 +39,7 @@ VERBS = {
     "train": Verb("debiaslib.finetune", "fine-tune a preset on faces of a chosen mix, with or without an indicator",
                   "train --preset tiny --faces data/faces --ratio 0.25 --train-size 100 --alpha 0.05 "
                   "--indicator literal --seed 0 --out runs/adapter"),
-    "generate": Verb("debiaslib.generate", "draw faces from a prompt, a contour or a sketch",
+    "generate": Verb("debiaslib.generate", "draw faces from a prompt, one seed a picture",
                      'generate --model runs/adapter --prompt "A human face" -n 200 --seed 0 --out runs/samples'),
     "measure": Verb("debiaslib.measure", "judge a folder of faces: fairness with intervals, quality, abstentions",
                     "measure runs/samples --reference data/faces"),
@@ -72,6 +73,9 @@ def guarded(name: str, action: Callable[[], int]) -> int:
         return _say(name, str(error), code=BAD_INPUT)
     except KeyboardInterrupt:
         return _say(name, "stopped. Run the same command again and it continues where it stopped.", code=STOPPED)
+    except BrokenPipeError:  # the reader has gone, as in `... | head`: nothing is wrong, and nobody listens any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except Exception as error:
         if _disk_is_full(error):
             return _say(name, f"the disk is full ({_place(error)}). Free some space and run the same command again: "

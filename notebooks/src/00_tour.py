@@ -215,11 +215,12 @@ table
 
 # %%
 even = table.loc[1]
-Markdown(f"All three lie outside the null band of {null_band(800):.3f}. The skewed sets left their mark: the model that saw "
-         f"20 % men draws {100 * table.loc[0, 'men drawn']:.0f} %. And the middle row may surprise you: trained on *even* "
-         f"numbers, the model draws {100 * even['men drawn']:.0f} % men, FD {even['FD']} ({even['low']} to {even['high']}). "
-         "**Balanced training data alone do not make a balanced generator:** it had habits before, from the billions of "
-         "pictures it was first trained on, and its judge has habits too. Besides, each row is *one* training run.")
+Markdown(f"{table['beyond chance'].sum()} of {len(table)} lie outside the null band of {null_band(800):.3f}. The skewed sets left "
+         f"their mark: the model that saw 20 % men draws {100 * table.loc[0, 'men drawn']:.0f} %. The middle row may surprise you: "
+         f"trained on even numbers, the model draws {100 * even['men drawn']:.0f} % men, FD {even['FD']} ({even['low']} to "
+         f"{even['high']}). **Even numbers in the training set are no promise of even numbers in the pictures.** The model had "
+         "habits before, from its first training on billions of pictures; the judge may have its own; and each row is *one* "
+         "training run. One number cannot tell these apart. The course will.")
 
 # %% [markdown]
 # ### Exercise 2
