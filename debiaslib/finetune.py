@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from debiaslib import checkpoints, faces
 from debiaslib.errors import InputError
 from debiaslib.indicators import INDICATORS, Batch, build_indicator
-from debiaslib.presets import Preset, bf16_pays, default_device, encode_latents, get_preset, load_pipeline, sha256
+from debiaslib.presets import Preset, encode_latents, fast_precision, get_preset, load_pipeline, sha256
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 RECORD_FILE = "run.json"
@@ -91,7 +91,7 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
     Returns the record that `run.json` holds: configuration, curve, fit to the training faces, seconds.
     """
     torch.manual_seed(config.seed)
-    accelerator = Accelerator(mixed_precision=_precision(config), gradient_accumulation_steps=1)
+    accelerator = Accelerator()  # precision is ours: accelerate fixes its own for the life of the process
     unet = _with_adapter(pipe, config).to(accelerator.device)
     indicator = build_indicator(config.indicator, alpha=config.alpha, latent_channels=data.faces.shape[2])
     trained = torch.nn.ModuleDict({"unet": unet, "indicator": indicator}).to(accelerator.device)
@@ -121,11 +121,6 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
         checkpoint.unlink(missing_ok=True)
     unet.delete_adapters("default")
     return record
-
-
-def _precision(config: FinetuneConfig) -> str:
-    wanted = config.precision == "bf16" or (config.precision == "auto" and bf16_pays(default_device()))
-    return "bf16" if wanted else "no"
 
 
 def _with_adapter(pipe: StableDiffusionPipeline, config: FinetuneConfig) -> torch.nn.Module:
@@ -172,7 +167,8 @@ def _step(accelerator, unet, indicator, optimizer, weights, data, prompts, sched
         mine = slice(accelerator.process_index, None, accelerator.num_processes)
         latents, is_face, noise, timesteps, dropped = (
             part[mine].to(accelerator.device) for part in (latents, is_face, noise, timesteps, dropped))
-        predicted = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, prompts[dropped]).sample
+        with fast_precision(accelerator.device, precision=config.precision):
+            predicted = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, prompts[dropped]).sample
         loss, logs = accelerator.unwrap_model(indicator).loss(Batch(predicted=predicted.float(), noise=noise, is_face=is_face))
         accelerator.backward(loss / config.accumulation)
         totals = {name: totals.get(name, 0.0) + value / config.accumulation for name, value in logs.items()}
