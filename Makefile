@@ -14,13 +14,13 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBVAL     := $(if $(NOTEBOOKS),--nbval --nbval-current-env --nbval-cell-timeout=120)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv course course-full test lab doctor
+.PHONY: help .venv course course-full test lab notebooks doctor
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 course: .venv/installed  ## the main job: bias measured over 12 cells, table, figure and report in runs/course
-	.venv/bin/python -m debiaslib sweep --out runs/course
+	.venv/bin/python -m debiaslib sweep --sample-steps 12 --out runs/course
 
 course-full: .venv/installed  ## the same with 800 pictures a cell, as in the paper, in runs/course-full
 	.venv/bin/python -m debiaslib sweep -n 800 --out runs/course-full
@@ -30,6 +30,9 @@ test: .venv/installed  ## every test
 
 lab: .venv/installed  ## open JupyterLab
 	.venv/bin/python -m jupyterlab
+
+notebooks: .venv/installed  ## rebuild the notebooks from notebooks/src and run them
+	.venv/bin/python notebooks/build.py
 
 doctor: .venv/installed  ## what is installed, which weights were found, what to do about the rest
 	@.venv/bin/python -m debiaslib doctor

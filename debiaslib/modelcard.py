@@ -45,16 +45,15 @@ def gan_faces(n: int, *, seed: int = 0) -> np.ndarray:
         return np.concatenate([to_pixels(network(part)) for part in noise.split(100)])
 
 
-def examine(pipe, frame: pd.DataFrame, real: np.ndarray, training: np.ndarray, *, n: int = 400, steps: int = 25,
+def examine(pipe, confusion: pd.DataFrame, real: np.ndarray, training: np.ndarray, *, n: int = 400, steps: int = 25,
             guidance: float = 2.0, seed: int = 0, embedded: np.ndarray | None = None, pixels_only: bool = False,
             progress: bool = False) -> dict:
-    """Every figure of the card. `frame` and `real` are labelled faces never trained on, `training` those it was trained on.
+    """Every figure of the card. `confusion` is the judge's audit, `real` the faces never trained on, `training` those trained on.
 
     `embedded` may hold the training faces' embeddings, float32 (M, 128), computed before (a tenth of a second a face);
     `pixels_only` leaves that half of the copy test out, and the card says so.
     """
     judge = judges.Judge(judges.JudgeConfig(age=False))
-    confusion = judges.audit(judge, frame, real, pipe, progress=progress)
     drawn = {prompt: draw(pipe, prompt, n=n, steps=steps, guidance=guidance, seed=seed) for prompt in PROMPTS}
     rows = {prompt: judge.judge(pixels) for prompt, pixels in drawn.items()}
     real_rows = judge.judge(real)
@@ -70,8 +69,7 @@ def examine(pipe, frame: pd.DataFrame, real: np.ndarray, training: np.ndarray, *
             "recall": recall_table(confusion), "face_rate_real": float(real_rows["face"].mean()),
             "face_rate_natural": float(judge.judge(natural_images(size=real.shape[1], count=200, seed=1))["face"].mean()),
             "prompts": {prompt: _reading(table) for prompt, table in rows.items()}, "kid": distances,
-            "copies": tests,
-            "confusion": confusion}
+            "copies": tests}
 
 
 def draw(pipe, prompt: str, *, n: int, steps: int, guidance: float, seed: int) -> np.ndarray:
@@ -193,10 +191,12 @@ def main(arguments: list[str] | None = None) -> int:
     frame, real = load_faces(args.faces, split="evaluate", size=preset.image_size)
     _, training = load_faces(args.faces, split="pretrain", size=preset.image_size)
     embedded = None if args.embedded is None else np.load(args.embedded, allow_pickle=False)
-    figures = examine(load_pipeline(preset), frame, real, training, n=args.n, embedded=embedded,
-                      pixels_only=args.pixels_only, progress=sys.stderr.isatty())
+    pipe = load_pipeline(preset)
     results.mkdir(parents=True, exist_ok=True)
-    figures.pop("confusion").to_csv(results / "judge_confusion.csv", index=False)
+    confusion = judges.audit(judges.Judge(judges.JudgeConfig(age=False)), frame, real, pipe, progress=sys.stderr.isatty())
+    confusion.to_csv(results / "judge_confusion.csv", index=False)
+    figures = examine(pipe, confusion, real, training, n=args.n, embedded=embedded,
+                      pixels_only=args.pixels_only, progress=sys.stderr.isatty())
     (results / "tiny_sd_figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     write_card(folder, figures, command=f"python -m debiaslib.modelcard --faces {args.faces.name} -n {args.n}" + " --pixels-only" * args.pixels_only)
     for what, measured, goal, reached in goals(figures):

@@ -58,7 +58,7 @@ figure = picture_grid(pictures, row_names=["read as men", "read as women"], colu
                       title="Ten of each, picked at random: nobody is in these pictures")
 
 # %% [markdown]
-# What do you see, and what do you *not* see? Glasses, hats, children, faces from the side, anybody you would have trouble
+# What do you see, and what do you *not* see? Hats, children, faces from the side, anybody whom you would have trouble
 # putting into one of the two rows?
 #
 # Now count.
@@ -309,7 +309,7 @@ figure, axis = plt.subplots(figsize=(5, 2.8), layout="constrained")
 for column, group in (("men", "Man"), ("women", "Woman"), ("abstained", "")):
     axis.plot(blurred["blur"], blurred[column], "o-", color=GROUP_COLOURS[group], label=f"read as {column}" if group else column)
 axis.axhline(60, color="0.3", linewidth=0.8, linestyle="--")
-axis.annotate("the truth: 60 and 60", (0, 62), fontsize=8)
+axis.annotate("as drawn: 60 and 60", (0, 62), fontsize=8)
 axis.set(xlabel="blur radius in pixels", ylabel="of 120 faces", xticks=blurred["blur"], ylim=(-3, 123))
 axis.legend(frameon=False, fontsize=8)
 plt.show()

@@ -106,7 +106,7 @@ def test_help_lists_every_target_with_a_line(root: Path):
 
 
 @pytest.mark.parametrize(("target", "command"), [
-    ("course", "-m debiaslib sweep --out runs/course"),
+    ("course", "-m debiaslib sweep --sample-steps 12 --out runs/course"),
     ("course-full", "-m debiaslib sweep -n 800 --out runs/course-full"),
     ("test", "-m pytest -n 2"),
 ])
