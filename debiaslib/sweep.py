@@ -126,7 +126,7 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
         if any(found.get(name) != value for name, value in settings.items() if name not in grid):
             raise InputError(f"{out}: holds a sweep of other settings. Give another --out.")
     out.mkdir(parents=True, exist_ok=True)
-    machine = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
+    machine = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count()}
     write_json(record, {"command": "debiaslib " + " ".join(sys.argv[1:]), "settings": settings, "machine": machine})
 
 
