@@ -1,5 +1,6 @@
 """The tiny model's autoencoder: trained once, its latents standardised, its decoder sharpened on its own."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -72,23 +73,33 @@ def train_autoencoder(pixels: np.ndarray, *, config: AutoencoderConfig, checkpoi
     vae = build_autoencoder(config, image_size=pixels.shape[1]).to(memory_format=torch.channels_last)
     adversary = PatchAdversary().to(memory_format=torch.channels_last)
     modules = {"vae": vae, "adversary": adversary}
-    optimizers = {"vae_adam": torch.optim.AdamW(vae.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4),
+    optimizers = {"vae_adam": torch.optim.AdamW(vae.parameters(), config.learning_rate, betas=(0.9, 0.99),
+                                                weight_decay=1e-4),
                   "adversary_adam": torch.optim.AdamW(adversary.parameters(), config.adversary_rate, betas=(0.5, 0.99))}
+
+    def step_of(step: int) -> dict[str, float]:
+        set_rate(optimizers["vae_adam"], config.learning_rate * cosine(step, config.steps))
+        return _autoencoder_step(vae, adversary, optimizers, pixels, config, step)
+
+    _train(step_of, name="autoencoder", config=config, checkpoint=checkpoint, modules=modules, optimizers=optimizers,
+           progress=progress, save_every=save_every)
+    return vae.eval().to(memory_format=torch.contiguous_format)
+
+
+def _train(step_of: Callable[[int], dict[str, float]], *, name: str, config, checkpoint: Path, modules: dict,
+           optimizers: dict, progress: bool, save_every: int) -> None:
+    """Take the steps that `checkpoint` has not seen; keep it, and every twentieth step's losses in it, up to date."""
     start, notes = checkpoints.load(checkpoint, modules=modules, optimizers=optimizers)
     curve = notes.get("curve", [])
-    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="autoencoder", disable=not progress)
+    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc=name, disable=not progress)
     for step in bar:
-        generator = checkpoints.step_generator(config.seed, step)
-        images = _random_batch(pixels, config.batch, generator)
-        set_rate(optimizers["vae_adam"], config.learning_rate * cosine(step, config.steps))
-        losses = _autoencoder_step(vae, adversary, optimizers, images, config, generator, adversarial=step >= config.adversary_from)
+        losses = step_of(step)
         if step % 20 == 0:
             curve.append({"step": step, **losses})
             bar.set_postfix(losses)
         if (step + 1) % save_every == 0 or step + 1 == config.steps:
             checkpoints.save(checkpoint, step=step + 1, modules=modules, optimizers=optimizers,
                              notes={"config": asdict(config), "curve": curve})
-    return vae.eval().to(memory_format=torch.contiguous_format)
 
 
 def _random_batch(pixels: np.ndarray, size: int, generator: torch.Generator) -> torch.Tensor:
@@ -99,24 +110,37 @@ def _random_batch(pixels: np.ndarray, size: int, generator: torch.Generator) -> 
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _autoencoder_step(vae, adversary, optimizers, images, config, generator, *, adversarial: bool) -> dict[str, float]:
+def _autoencoder_step(vae, adversary, optimizers, pixels, config, step) -> dict[str, float]:
+    generator = checkpoints.step_generator(config.seed, step)
+    images = _random_batch(pixels, config.batch, generator)
     with torch.autocast(images.device.type, torch.bfloat16):
         posterior = vae.encode(images).latent_dist
         rebuilt = vae.decode(posterior.sample(generator)).sample
     rebuilt = rebuilt.float()
-    losses = {"l1": F.l1_loss(rebuilt, images), "gradient": _gradient_loss(rebuilt, images), "kl": posterior.kl().mean() / posterior.mean[0].numel()}
+    losses = {"l1": F.l1_loss(rebuilt, images), "gradient": _gradient_loss(rebuilt, images)}
+    losses["kl"] = posterior.kl().mean() / posterior.mean[0].numel()
     total = losses["l1"] + config.gradient_weight * losses["gradient"] + config.kl_weight * losses["kl"]
+    adversarial = step >= config.adversary_from
     if adversarial:
-        with torch.autocast(images.device.type, torch.bfloat16):
-            verdict, fake = adversary(rebuilt)
-            with torch.no_grad():
-                _, real = adversary(images)
-        losses["feature"] = sum(F.l1_loss(f.float(), r.float()) for f, r in zip(fake, real, strict=True))
-        losses["verdict"] = -verdict.float().mean()
+        losses |= _adversary_losses(adversary, rebuilt, images)
         total = total + config.feature_weight * losses["feature"] + config.adversary_weight * losses["verdict"]
     descend(optimizers["vae_adam"], total, vae)
     if adversarial:
         losses["adversary"] = _adversary_step(adversary, optimizers["adversary_adam"], images, rebuilt.detach())
+    return _told(losses, rebuilt, images)
+
+
+def _adversary_losses(adversary, rebuilt: torch.Tensor, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """How far the adversary's features of the rebuilt pictures lie from the pictures', and its verdict."""
+    with torch.autocast(images.device.type, torch.bfloat16):
+        verdict, fake = adversary(rebuilt)
+        with torch.no_grad():
+            _, real = adversary(images)
+    return {"feature": sum(F.l1_loss(f.float(), r.float()) for f, r in zip(fake, real, strict=True)),
+            "verdict": -verdict.float().mean()}
+
+
+def _told(losses: dict[str, torch.Tensor], rebuilt: torch.Tensor, images: torch.Tensor) -> dict[str, float]:
     losses["psnr"] = 10 * torch.log10(4 / F.mse_loss(rebuilt.detach(), images))
     return {name: round(float(value.detach()), 5) for name, value in losses.items()}
 
@@ -158,8 +182,9 @@ def standardise_latents(vae: AutoencoderKL, pixels: np.ndarray) -> AutoencoderKL
 class SharpenConfig:
     """A second turn for the decoder alone, the latents staying as they are, so that a trained U-Net still fits.
 
-    The adversary's weight is set anew at each step so that its gradient in the last layer is `balance` times that of the other
-    losses (Esser et al. 2021, VQGAN). `noise` is added to the latents (deviation 1): generated ones are never quite right.
+    The adversary's weight is set anew at each step so that its gradient in the last layer is `balance` times that of the
+    other losses (Esser et al. 2021, VQGAN). `noise` is added to the latents (deviation 1), as generated ones are never quite
+    right.
     """
 
     batch: int = 16
@@ -174,33 +199,30 @@ class SharpenConfig:
     seed: int = 1
 
 
-def sharpen_decoder(vae: AutoencoderKL, pixels: np.ndarray, *, config: SharpenConfig, checkpoint: Path, progress: bool = True,
-                    save_every: int = 100) -> AutoencoderKL:
+def sharpen_decoder(vae: AutoencoderKL, pixels: np.ndarray, *, config: SharpenConfig, checkpoint: Path,
+                    progress: bool = True, save_every: int = 100) -> AutoencoderKL:
     """Train the decoder on uint8 (N, H, W, 3) faces against a patch adversary, encoder frozen; continues from `checkpoint`.
 
     Returns the autoencoder with the averaged (EMA) decoder, in fp32.
     """
     torch.manual_seed(config.seed)
     vae.requires_grad_(False)
-    decoder = torch.nn.ModuleDict({"decoder": vae.decoder.requires_grad_(True), "back": vae.post_quant_conv.requires_grad_(True)})
+    decoder = torch.nn.ModuleDict({"decoder": vae.decoder, "back": vae.post_quant_conv}).requires_grad_(True)
     adversary = PatchAdversary()
     average = EMAModel(decoder.parameters(), decay=config.ema_decay, use_ema_warmup=True)
     modules = {"decoder": decoder, "adversary": adversary, "average": Shadow(average)}
     optimizers = {"decoder_adam": torch.optim.AdamW(decoder.parameters(), config.learning_rate, betas=(0.5, 0.99)),
                   "adversary_adam": torch.optim.AdamW(adversary.parameters(), config.adversary_rate, betas=(0.5, 0.99))}
-    start, notes = checkpoints.load(checkpoint, modules=modules, optimizers=optimizers)
-    average.optimization_step, curve = start, notes.get("curve", [])
-    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="decoder", disable=not progress)
-    for step in bar:
+
+    def step_of(step: int) -> dict[str, float]:
         set_rate(optimizers["decoder_adam"], config.learning_rate * cosine(step, config.steps))
         losses = _sharpen_step(vae, decoder, adversary, optimizers, pixels, config, step)
+        average.optimization_step = step  # a checkpoint does not hold the average's own count
         average.step(decoder.parameters())
-        if step % 20 == 0:
-            curve.append({"step": step, **losses})
-            bar.set_postfix(losses)
-        if (step + 1) % save_every == 0 or step + 1 == config.steps:
-            checkpoints.save(checkpoint, step=step + 1, modules=modules, optimizers=optimizers,
-                             notes={"config": asdict(config), "curve": curve})
+        return losses
+
+    _train(step_of, name="decoder", config=config, checkpoint=checkpoint, modules=modules, optimizers=optimizers,
+           progress=progress, save_every=save_every)
     average.copy_to(decoder.parameters())
     return vae.eval()
 
@@ -211,15 +233,13 @@ def _sharpen_step(vae, decoder, adversary, optimizers, pixels, config, step) -> 
     with torch.autocast(images.device.type, torch.bfloat16):
         with torch.no_grad():
             latents = vae.encode(images).latent_dist.mean.float()
-        rebuilt = vae.decode(latents + config.noise * torch.randn(latents.shape, generator=generator).to(latents)).sample.float()
-        verdict, fake = adversary(rebuilt)
-        with torch.no_grad():
-            _, real = adversary(images)
+        blurred = latents + config.noise * torch.randn(latents.shape, generator=generator).to(latents)
+        rebuilt = vae.decode(blurred).sample.float()
     losses = {"l1": F.l1_loss(rebuilt, images), "gradient": _gradient_loss(rebuilt, images)}
     total = losses["l1"] + losses["gradient"]
+    seen = _adversary_losses(adversary, rebuilt, images)  # also while it does not count yet: its spectral norms settle
     if step >= config.adversary_from:
-        losses["feature"] = sum(F.l1_loss(f.float(), r.float()) for f, r in zip(fake, real, strict=True))
-        losses["verdict"] = -verdict.float().mean()
+        losses |= seen
         total = total + config.feature_weight * losses["feature"]
         last = vae.decoder.conv_out.weight
         pull, push = (torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (total, losses["verdict"]))
@@ -227,5 +247,4 @@ def _sharpen_step(vae, decoder, adversary, optimizers, pixels, config, step) -> 
         total = total + losses["adversary_weight"].clamp(max=10) * losses["verdict"]
     descend(optimizers["decoder_adam"], total, decoder)
     losses["adversary"] = _adversary_step(adversary, optimizers["adversary_adam"], images, rebuilt.detach())
-    losses["psnr"] = 10 * torch.log10(4 / F.mse_loss(rebuilt.detach(), images))
-    return {name: round(float(value.detach()), 5) for name, value in losses.items()}
+    return _told(losses, rebuilt, images)

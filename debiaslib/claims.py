@@ -147,12 +147,11 @@ def read_confusion(path: Path | str | None = None, *, condition: str = GENERATED
         table = pd.read_csv(path)
         mine = table[(table["judge"] == (judge or table["judge"].iloc[0])) & (table["race"] == "all")]
         counts = mine[mine["condition"] == condition].set_index("gender")[["read_man", "read_woman"]].astype(int)
-        men, women = counts.loc["Male"], counts.loc["Female"]
+        counts = counts.loc[["Male", "Female"]]
     except (OSError, ValueError, LookupError) as error:
         raise InputError(f"{path}: no confusion of judge {judge or '(the first)'} under {condition!r} ({error}). "
                          "Give the CSV of an audit of the judge.") from None
-    return Confusion(men_read_man=int(men["read_man"]), men_read_woman=int(men["read_woman"]),
-                     women_read_man=int(women["read_man"]), women_read_woman=int(women["read_woman"]))
+    return Confusion.of(counts)
 
 
 def strength(indicator: str, alpha: float) -> float | None:

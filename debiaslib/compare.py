@@ -6,7 +6,6 @@ is measured within each perceived group against the reference's faces of that la
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from debiaslib import fairness, measure, quality
+from debiaslib.atomic import write_whole
 from debiaslib.errors import InputError
 from debiaslib.faces import IS_MALE
 from debiaslib.quality import Features
@@ -230,9 +230,7 @@ def write_table(table: pd.DataFrame, out: Path, told: dict) -> None:
     """A table as CSV, and what there is to tell of it as JSON of the same name beside it, each written whole."""
     for path, text in ((out, table.to_csv(index=False, float_format="%.6g")),
                        (out.with_suffix(".json"), json.dumps(told, indent=1) + "\n")):
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(text)
-        os.replace(partial, path)
+        write_whole(path, text.encode())
 
 
 def stem_features(images: quality.Images, *, progress: bool = False) -> np.ndarray:

@@ -52,6 +52,12 @@ class Confusion:
             raise InputError(f"confusion {counts} (men read man, woman; women read man, woman): counts are at least 0, and "
                              "one man and one woman or more were read. Measure the judge on labelled faces first.")
 
+    @classmethod
+    def of(cls, matrix: Sequence[Sequence[int]]) -> "Confusion":
+        """From counts (2, 2), as `matrix` gives them: a row a known label (men, women), a column a reading (man, woman)."""
+        (men_man, men_woman), (women_man, women_woman) = np.asarray(matrix, int).tolist()
+        return cls(men_read_man=men_man, men_read_woman=men_woman, women_read_man=women_man, women_read_woman=women_woman)
+
     @property
     def matrix(self) -> np.ndarray:
         """The counts as (2, 2): a row a known label (men, women), a column a reading (man, woman)."""

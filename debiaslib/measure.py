@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import sys
 import textwrap
 from collections import Counter
@@ -18,6 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from debiaslib import fairness, quality
+from debiaslib.atomic import write_whole
 from debiaslib.errors import InputError
 from debiaslib.faces import METADATA, Files, gender_of, read_metadata, read_pixels
 
@@ -365,9 +365,7 @@ def _read_once(pictures: Pictures, judge: "Judge", extractor: quality.Extractor,
 
 
 def _write_table(frame: pd.DataFrame, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    frame.to_csv(partial, index=False)
-    os.replace(partial, path)
+    write_whole(path, frame.to_csv(index=False).encode())
 
 
 def _counted(rows: pd.DataFrame) -> tuple[int, int]:
@@ -427,9 +425,7 @@ def _known_confusions(table: pd.DataFrame, judge: str, condition: str | None) ->
     for name, part in mine.groupby("condition", sort=False):
         counts = part.set_index("gender")[["read_man", "read_woman"]].astype(int)
         if {"Male", "Female"} <= set(counts.index):
-            men, women = counts.loc["Male"], counts.loc["Female"]
-            known[name] = fairness.Confusion(men_read_man=men["read_man"], men_read_woman=men["read_woman"],
-                                             women_read_man=women["read_man"], women_read_woman=women["read_woman"])
+            known[name] = fairness.Confusion.of(counts.loc[["Male", "Female"]])
     if condition is not None and condition not in known:
         raise InputError(f"condition {condition!r}: no confusion of this judge ({judge}) for it. "
                          f"There is {', '.join(known) or 'none at all'}.")

@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from debiaslib import checkpoints
+from debiaslib.atomic import replacing, write_whole
 from debiaslib.autoencoder import AutoencoderConfig, SharpenConfig, sharpen_decoder, standardise_latents, train_autoencoder
 from debiaslib.captions import byte_pairs, caption_words, random_caption
 from debiaslib.descent import Shadow, descend, set_rate
@@ -148,8 +149,8 @@ def _latents_of(vae: AutoencoderKL, pixels: np.ndarray, *, cache: Path, progress
     both = [np.ascontiguousarray(part) for part in (pixels, pixels[:, :, ::-1])]
     with fast_precision(vae.device):
         latents = torch.stack([encode_latents(vae, part, progress=progress) for part in both]).contiguous()
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"latents": latents}, cache, metadata={"key": key.hexdigest()})
+    with replacing(cache) as partial:
+        save_file({"latents": latents}, partial, metadata={"key": key.hexdigest()})
     return latents
 
 
@@ -200,6 +201,7 @@ def pretrain(source: Path | str, *, out: Path, work: Path, split: str | None = "
         raise InputError(f"{exclude}: {strangers[0]} is not among the {len(frame)} faces of {source} to train on. Mend the list.")
     kept = ~frame["file_name"].isin(left_out).to_numpy()
     frame, pixels = frame[kept].reset_index(drop=True), pixels[kept]
+    _claim(work, pixels)
     vae = train_autoencoder(pixels, config=autoencoder, checkpoint=work / "autoencoder.safetensors", progress=progress)
     vae = standardise_latents(vae, pixels[:2000])
     vae = sharpen_decoder(vae, pixels, config=decoder, checkpoint=work / "decoder.safetensors", progress=progress)
@@ -208,6 +210,16 @@ def pretrain(source: Path | str, *, out: Path, work: Path, split: str | None = "
     excluded = {"excluded": {"faces": int((~kept).sum()), "list_sha256": sha256(exclude)}} if exclude else {}
     save_pipeline(pipe, out, curves=curves | excluded)
     return pipe
+
+
+def _claim(work: Path, pixels: np.ndarray) -> None:
+    """Mark the checkpoints in `work` as made from these faces. Raises InputError if they were made from others."""
+    mark, told = work / "faces.json", {"faces": len(pixels), "sha256": hashlib.sha256(pixels.tobytes()).hexdigest()}
+    if not mark.exists():
+        write_whole(mark, (json.dumps(told) + "\n").encode())
+    elif (found := json.loads(mark.read_text())) != told:
+        raise InputError(f"{work}: its checkpoints were made from {found['faces']} other faces, these are {told['faces']}. "
+                         "Continue with the same --data, --split and --exclude, or give another --work.")
 
 
 def read_names(path: Path) -> list[str]:

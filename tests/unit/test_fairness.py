@@ -488,3 +488,7 @@ def test_wrong_input_is_told_in_one_line(call, message):
     with pytest.raises(InputError, match=message) as told:
         call()
     assert "\n" not in str(told.value)
+
+
+def test_a_confusion_is_its_matrix():
+    assert Confusion.of(JUDGE.matrix) == JUDGE

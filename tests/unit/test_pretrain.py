@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from debiaslib import autoencoder, checkpoints, pretrain
 from debiaslib.captions import NEUTRAL_PROMPT, caption, caption_words, random_caption
+from debiaslib.errors import InputError
 from debiaslib.presets import encode_latents, to_images
 
 AUTOENCODER = autoencoder.AutoencoderConfig(channels=(8, 8, 16), batch=2, steps=4, adversary_from=2)
@@ -42,14 +43,19 @@ def stop_at(monkeypatch, module, name, step):
     monkeypatch.setattr(module, name, killed)
 
 
-def test_killed_autoencoder_ends_like_an_unbroken_one(pixels, tmp_path, monkeypatch):
-    train = lambda name: autoencoder.train_autoencoder(pixels, config=AUTOENCODER, checkpoint=tmp_path / name, progress=False, save_every=3)
+def ends_alike(train, folder, monkeypatch):
+    """Whether `train(name of a checkpoint)`, killed at step 3 and run again, leaves what an unbroken run leaves."""
     train("whole.safetensors")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_at(patch, checkpoints, "step_generator", 3)
         train("killed.safetensors")
     train("killed.safetensors")
-    assert same_file(tmp_path / "whole.safetensors", tmp_path / "killed.safetensors")
+    return same_file(folder / "whole.safetensors", folder / "killed.safetensors")
+
+
+def test_killed_autoencoder_ends_like_an_unbroken_one(pixels, tmp_path, monkeypatch):
+    train = lambda name: autoencoder.train_autoencoder(pixels, config=AUTOENCODER, checkpoint=tmp_path / name, progress=False, save_every=3)
+    assert ends_alike(train, tmp_path, monkeypatch)
 
 
 def test_a_sharpened_decoder_keeps_the_latents_and_a_killed_run_ends_like_an_unbroken_one(pixels, tmp_path, monkeypatch):
@@ -60,23 +66,13 @@ def test_a_sharpened_decoder_keeps_the_latents_and_a_killed_run_ends_like_an_unb
         vae = autoencoder.sharpen_decoder(vae, pixels, config=DECODER, checkpoint=tmp_path / name, progress=False, save_every=2)
         assert torch.equal(encode_latents(vae, pixels), before), "a trained U-Net would not fit any more"
 
-    train("whole.safetensors")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_at(patch, checkpoints, "step_generator", 3)
-        train("killed.safetensors")
-    train("killed.safetensors")
-    assert same_file(tmp_path / "whole.safetensors", tmp_path / "killed.safetensors")
+    assert ends_alike(train, tmp_path, monkeypatch)
 
 
 def test_killed_denoiser_ends_like_an_unbroken_one(small_pipe, pixels, tmp_path, monkeypatch):
     train = lambda name: pretrain.train_denoiser(small_pipe.vae, pixels, LABELS, config=DENOISER, checkpoint=tmp_path / name,
                                                  progress=False, save_every=3)
-    train("whole.safetensors")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_at(patch, checkpoints, "step_generator", 3)
-        train("killed.safetensors")
-    train("killed.safetensors")
-    assert same_file(tmp_path / "whole.safetensors", tmp_path / "killed.safetensors")
+    assert ends_alike(train, tmp_path, monkeypatch)
 
 
 def test_standardised_latents_rebuild_the_same_faces(small_pipe, pixels):
@@ -122,3 +118,10 @@ def test_tokenizer_knows_every_caption_word_and_spells_others(small_pipe):
     assert all(len(small_pipe.tokenizer(word).input_ids) == 3 for word in words), "start, the word, end"
     ids = small_pipe.tokenizer("a zebra").input_ids
     assert small_pipe.tokenizer.decode(ids, skip_special_tokens=True).strip() == "a zebra"
+
+
+def test_checkpoints_made_from_other_faces_are_not_continued(pixels, tmp_path):
+    pretrain._claim(tmp_path, pixels)
+    pretrain._claim(tmp_path, pixels)
+    with pytest.raises(InputError, match=f"made from {len(pixels)} other faces, these are {len(pixels) - 1}"):
+        pretrain._claim(tmp_path, pixels[1:])
