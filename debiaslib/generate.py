@@ -1,27 +1,57 @@
-"""Faces from a prompt: one seed an image, so that the same seed can be compared across adapters."""
+"""Faces from a prompt, a contour or a sketch: one seed an image, so that the same seed can be compared across adapters."""
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import (
+    ControlNetModel,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+)
 from PIL import Image
 from tqdm.auto import tqdm
 
 from debiaslib.atomic import replacing
+from debiaslib.contours import STYLES, Contour, contour_of, dimmed, open_picture, sketch_of
 from debiaslib.errors import InputError
 from debiaslib.finetune import ADAPTER_FILE, RECORD_FILE, write_json
-from debiaslib.presets import PRESETS, Preset, fast_precision, get_preset, load_pipeline, quiet_loading, sha256, to_pixels
+from debiaslib.presets import (
+    PRESETS,
+    Preset,
+    check_manifest,
+    data_root,
+    encode_latents,
+    fast_precision,
+    get_preset,
+    load_pipeline,
+    quiet_loading,
+    sha256,
+    to_pixels,
+)
 
 Encoded = tuple[torch.Tensor, torch.Tensor | None]
 """Text embeddings, and those of the negative prompt."""
+Inputs = Callable[[Sequence[int]], dict]
+"""What a pipeline is called with beside the text, for these seeds: starting noise, or a picture to start from."""
+
+CONTROLNETS = {"tiny": "models/tiny-contour", "sd15": "lllyasviel/control_v11p_sd15_scribble"}
+"""A preset's ControlNet for scribbles: a folder under the data root, or a hub id."""
+
+
+class PromptCut(UserWarning):
+    """A prompt is longer than the text encoder reads; the message says what was cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +74,79 @@ class SampleConfig:
         return cls(**settings | {name: value for name, value in changes.items() if value is not None})
 
 
+class Guide(Protocol):
+    """A contour that steers generation: a diffusers pipeline over the same weights, and what to call it with."""
+
+    contour: Contour
+
+    def attach(self, pipe: StableDiffusionPipeline) -> tuple[StableDiffusionPipeline, Inputs]: ...
+
+    def settings(self) -> dict: ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ControlGuide:
+    """Through a ControlNet: lines are read at every step, `scale` times as strongly as in training. `name` is recorded."""
+
+    contour: Contour
+    controlnet: ControlNetModel
+    scale: float = 1.0
+    name: str = ""
+
+    def attach(self, pipe: StableDiffusionPipeline) -> tuple[StableDiffusionPipeline, Inputs]:
+        """The pipeline with this ControlNet; noise comes from the seeds as without it."""
+        _check_fit(self.contour, pipe)
+        lines = Image.fromarray(self.contour.lines).convert("RGB")
+        guided = _with_parts(StableDiffusionControlNetPipeline, pipe, controlnet=self.controlnet.to(pipe.device))
+        return guided, lambda seeds: {"image": lines, "controlnet_conditioning_scale": float(self.scale),
+                                      "latents": noise_latents(pipe, seeds).to(pipe.device)}
+
+    def settings(self) -> dict:
+        """What `generate.json` keeps."""
+        return {"method": "controlnet", "scale": self.scale, "controlnet": self.name, **_told(self.contour)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageGuide:
+    """S1's own way: image-to-image (SDEdit, Meng et al. 2022) from the dimmed drawing, at `strength` in (0, 1]."""
+
+    contour: Contour
+    strength: float = 0.98
+
+    def attach(self, pipe: StableDiffusionPipeline) -> tuple[StableDiffusionPipeline, Inputs]:
+        """The image-to-image pipeline; the drawing is encoded once, and noise comes from the seeds as without it."""
+        _check_fit(self.contour, pipe)
+        if not 0 < self.strength <= 1:
+            raise InputError(f"strength {self.strength}: must be above 0 (the drawing itself) and at most 1 (noise alone).")
+        start = encode_latents(pipe.vae, dimmed(self.contour.drawing)[None])
+        guided = _with_parts(StableDiffusionImg2ImgPipeline, pipe)
+        start = start.to(pipe.device)
+        return guided, lambda seeds: {"image": start.expand(len(seeds), -1, -1, -1), "strength": self.strength,
+                                      "generator": [torch.Generator().manual_seed(seed) for seed in seeds]}
+
+    def settings(self) -> dict:
+        """What `generate.json` keeps."""
+        return {"method": "image-to-image", "strength": self.strength, **_told(self.contour)}
+
+
+def _with_parts(kind: type, pipe: StableDiffusionPipeline, **more) -> StableDiffusionPipeline:
+    """Another pipeline over the very modules of `pipe`, adapters included."""
+    with quiet_loading():
+        guided = kind(**pipe.components, **more, requires_safety_checker=False)
+    guided.set_progress_bar_config(disable=True)
+    return guided
+
+
+def _check_fit(contour: Contour, pipe: StableDiffusionPipeline) -> None:
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    if contour.lines.shape != (side, side):
+        raise InputError(f"contour of {contour.lines.shape} pixels: this model draws {side} px. Make it with size={side}.")
+
+
+def _told(contour: Contour) -> dict:
+    return {"contour_sha256": contour.sha256, "origin": contour.origin}
+
+
 def noise_latents(pipe: StableDiffusionPipeline, seeds: Sequence[int]) -> torch.Tensor:
     """Starting noise, float32 (len(seeds), C, h, w) on the CPU: the same on every device and in every batch."""
     side = pipe.unet.config.sample_size
@@ -52,53 +155,69 @@ def noise_latents(pipe: StableDiffusionPipeline, seeds: Sequence[int]) -> torch.
 
 
 def sample(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, skip: int = 0,
-           progress: bool = False) -> Iterator[np.ndarray]:
+           guide: Guide | None = None, progress: bool = False) -> Iterator[np.ndarray]:
     """Yield uint8 (batch, H, W, 3) until pictures `skip` to `n - 1` are drawn; memory does not grow with n.
 
-    Raises InputError for an empty prompt, or steps below 1.
+    With a `guide`, every picture follows its contour. Raises InputError for an empty prompt, steps below 1, or a contour of
+    another size than the model's; warns (PromptCut) of a prompt longer than the text encoder reads.
     """
     if not config.prompt.strip():
         raise InputError("prompt: empty. Say what to draw, for instance 'a human face'.")
     if config.steps < 1 or n < 1:
         raise InputError(f"steps {config.steps}, n {n}: both must be at least 1.")
+    if cut := cut_off(pipe, config.prompt):
+        warnings.warn(f"prompt: longer than the {pipe.tokenizer.model_max_length} tokens this model reads; cut: {cut!r}.",
+                      PromptCut, stacklevel=2)
+    pipe, inputs = guide.attach(pipe) if guide else (pipe, None)
     encoded = encode(pipe, [config.prompt], config=config)
     for start in tqdm(range(skip, n, config.batch), desc="generate", disable=not progress, leave=False):
         seeds = range(config.seed + start, config.seed + min(start + config.batch, n))
         repeated = tuple(part if part is None else part.expand(len(seeds), -1, -1) for part in encoded)
-        yield denoise(pipe, repeated, seeds=seeds, config=config)
+        yield denoise(pipe, repeated, seeds=seeds, config=config, inputs=inputs)
+
+
+def cut_off(pipe: StableDiffusionPipeline, prompt: str) -> str:
+    """The end of `prompt` that the text encoder never sees, as its tokenizer spells it; "" when all is read."""
+    ids = pipe.tokenizer(prompt, truncation=False, verbose=False).input_ids
+    return pipe.tokenizer.decode(ids[pipe.tokenizer.model_max_length - 1:-1]).strip()
 
 
 @torch.no_grad()
 def encode(pipe: StableDiffusionPipeline, prompts: list[str], *, config: SampleConfig) -> Encoded:
     """Text embeddings (len(prompts), length, width) of the prompts and of the negative one (None without guidance)."""
-    return pipe.encode_prompt(prompts, pipe.device, 1, config.guidance > 1, [config.negative_prompt] * len(prompts))
+    with quiet_loading():  # of a prompt cut short: `sample` has said it
+        return pipe.encode_prompt(prompts, pipe.device, 1, config.guidance > 1, [config.negative_prompt] * len(prompts))
 
 
 @torch.no_grad()
-def denoise(pipe: StableDiffusionPipeline, encoded: Encoded, *, seeds: Sequence[int], config: SampleConfig) -> np.ndarray:
-    """One batch, uint8 (len(seeds), H, W, 3): picture i from the i-th embedding and the noise of `seeds[i]`."""
+def denoise(pipe: StableDiffusionPipeline, encoded: Encoded, *, seeds: Sequence[int], config: SampleConfig,
+            inputs: Inputs | None = None) -> np.ndarray:
+    """One batch, uint8 (len(seeds), H, W, 3): picture i from the i-th embedding and the noise of `seeds[i]`.
+
+    `pipe` and `inputs` may be what a guide's `attach` gave.
+    """
     embeds, negative = encoded
+    given = inputs(seeds) if inputs else {"latents": noise_latents(pipe, seeds).to(pipe.device)}
     with fast_precision(pipe.device, precision=config.precision):
         images = pipe(prompt_embeds=embeds, negative_prompt_embeds=negative, num_inference_steps=config.steps,
-                      latents=noise_latents(pipe, seeds).to(pipe.device), guidance_scale=config.guidance,
-                      output_type="pt").images
+                      guidance_scale=config.guidance, output_type="pt", **given).images
     return to_pixels(images * 2 - 1)
 
 
 def generate(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, out: Path, model: str = "",
-             overwrite: bool = False, progress: bool = False) -> pd.DataFrame:
+             guide: Guide | None = None, overwrite: bool = False, progress: bool = False) -> pd.DataFrame:
     """Draw `n` pictures into an ImageFolder: `images/00000.png` ..., `metadata.csv` (prompt, seed), `generate.json`.
 
     A killed run continues with the pictures that are missing. Raises InputError when `out` holds pictures made with other
     settings and `overwrite` is off.
     """
-    settings = asdict(config) | {"model": model}
+    settings = asdict(config) | {"model": model} | ({"guide": guide.settings()} if guide else {})
     _claim(out, settings, overwrite=overwrite)
     began = time.perf_counter()
     names = [f"images/{index:05d}.png" for index in range(n)]
     done = next((index for index, name in enumerate(names) if not (out / name).exists()), n)
     index = done
-    for pixels in sample(pipe, n=n, config=config, skip=done, progress=progress) if done < n else ():
+    for pixels in sample(pipe, n=n, config=config, skip=done, guide=guide, progress=progress) if done < n else ():
         for picture in pixels:
             _write_png(picture, out / names[index])
             index += 1
@@ -161,6 +280,53 @@ def load_adapter(pipe: StableDiffusionPipeline, folder: Path, *, name: str = "ad
         pipe.load_lora_weights(str(folder), weight_name=ADAPTER_FILE, adapter_name=name)
 
 
+def load_controlnet(source: str | Path, *, device: torch.device | str | None = None) -> ControlNetModel:
+    """A ControlNet from a folder (under the data root, or as given; hashes are checked) or a hub id, in fp32.
+
+    Raises InputError when it is missing or altered.
+    """
+    folder = _local(source)
+    if folder is not None:
+        check_manifest(folder)
+    try:
+        with quiet_loading():
+            controlnet = ControlNetModel.from_pretrained(str(folder or source), use_safetensors=True,
+                                                         torch_dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(f"{folder or source}: no usable ControlNet there ({reason}). Train one with `python -m "
+                         "debiaslib.contour_training`, or use --method image-to-image, which needs none.") from None
+    return controlnet.eval().to(device or "cpu")
+
+
+def read_guide(args: argparse.Namespace, pipe: StableDiffusionPipeline, preset: Preset) -> Guide | None:
+    """The guide that `--contour` or `--sketch` and their options ask for; None without them."""
+    source = args.contour or args.sketch
+    if source is None:
+        if args.method:
+            raise InputError(f"--method {args.method}: needs lines to follow. Give --contour PNG or --sketch PNG.")
+        return None
+    picture, size = open_picture(source), pipe.unet.config.sample_size * pipe.vae_scale_factor
+    contour = (contour_of(picture, size=size, style=args.style, name=str(source)) if args.contour
+               else sketch_of(picture, size=size, name=str(source)))
+    if args.method == "image-to-image":
+        return ImageGuide(contour=contour, strength=args.strength)
+    name = args.controlnet or CONTROLNETS.get(preset.name) or CONTROLNETS["tiny"]
+    return ControlGuide(contour=contour, controlnet=load_controlnet(name), scale=args.control_scale, name=_identity(name))
+
+
+def _identity(controlnet: str) -> str:
+    """Its name, and the start of its weights' hash where they lie in a folder here."""
+    folder = _local(controlnet)
+    weights = next(folder.glob("*.safetensors"), None) if folder else None
+    return f"{controlnet}@{sha256(weights)[:12]}" if weights else controlnet
+
+
+def _local(source: str | Path) -> Path | None:
+    """The folder of that name under the data root, or as given; None for a hub id."""
+    return next((path for path in (data_root() / source, Path(source)) if path.is_dir()), None)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `debiaslib generate`."""
     parser.add_argument("--model", default="tiny",
@@ -172,6 +338,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next ones follow; default 0")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="an ImageFolder: images/ and metadata.csv")
     parser.add_argument("--overwrite", action="store_true", help="replace pictures made with other settings")
+    lines = parser.add_argument_group("lines to follow", "a photograph given here stays on this machine")
+    either = lines.add_mutually_exclusive_group()
+    either.add_argument("--contour", type=Path, metavar="PNG", help="a line drawing, or a photograph to make one of")
+    either.add_argument("--sketch", type=Path, metavar="PNG", help="strokes on a see-through, light or dark ground")
+    lines.add_argument("--method", choices=("controlnet", "image-to-image"), default=None,
+                       help="how lines guide: a ControlNet, or starting from the dimmed drawing; default controlnet")
+    lines.add_argument("--style", choices=tuple(STYLES), default="canny",
+                       help="how a photograph is drawn; default %(default)s")
+    lines.add_argument("--control-scale", type=float, default=1.0, help="of the ControlNet; 0 is none; default %(default)s")
+    lines.add_argument("--strength", type=float, default=0.98, help="of image-to-image; default %(default)s")
+    lines.add_argument("--controlnet", default=None, metavar="DIR", help="another ControlNet than the preset's")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -180,7 +357,28 @@ def run(args: argparse.Namespace) -> int:
     config = SampleConfig.of(preset, prompt=args.prompt, steps=args.steps, guidance=args.guidance, seed=args.seed)
     adapter = Path(args.model) / ADAPTER_FILE
     identity = f"{args.model}@{sha256(adapter)[:12]}" if adapter.exists() else str(args.model)
-    frame = generate(pipe, n=args.n, config=config, out=args.out, model=identity, overwrite=args.overwrite,
-                     progress=sys.stderr.isatty())
-    print(f"{args.out}: {len(frame)} pictures of {config.prompt!r}, seeds {config.seed} to {config.seed + args.n - 1}")
+    guide = read_guide(args, pipe, preset)
+    with _plainly_warned():
+        frame = generate(pipe, n=args.n, config=config, out=args.out, model=identity, guide=guide, overwrite=args.overwrite,
+                         progress=sys.stderr.isatty())
+    after = f" after a {guide.contour.origin} ({guide.settings()['method']})" if guide else ""
+    seeds = f"seeds {config.seed} to {config.seed + args.n - 1}"
+    print(f"{args.out}: {len(frame)} pictures of {config.prompt!r}{after}, {seeds}")
     return 0
+
+
+@contextmanager
+def _plainly_warned() -> Iterator[None]:
+    """Our warnings as one line on stderr, without the line of code that gave them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PromptCut)
+        usual = warnings.showwarning
+
+        def show(message: Warning, kind: type[Warning], *rest, **more) -> None:
+            if kind is PromptCut:
+                print(f"debiaslib generate: {message}", file=sys.stderr)
+            else:
+                usual(message, kind, *rest, **more)
+
+        warnings.showwarning = show  # put back with the filters
+        yield

@@ -1,14 +1,31 @@
 """Generation: seeds decide, batches do not; a killed run continues; bad requests get one clear line."""
 
+import argparse
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
 
+from debiaslib.contour_training import ContourConfig, build_controlnet, save_controlnet
+from debiaslib.contours import Contour, as_drawing, dimmed
 from debiaslib.errors import InputError
-from debiaslib.generate import SampleConfig, generate, noise_latents, sample
+from debiaslib.generate import (
+    ControlGuide,
+    ImageGuide,
+    PromptCut,
+    SampleConfig,
+    add_arguments,
+    cut_off,
+    generate,
+    noise_latents,
+    run,
+    sample,
+)
+from debiaslib.presets import encode_latents, get_preset
 
 CONFIG = SampleConfig(prompt="a human face", steps=2, guidance=2.0, batch=2, precision="fp32")
 
@@ -69,3 +86,113 @@ def test_noise_is_the_generator_s_own():
     Pipe.unet.config = type("Config", (), {"sample_size": 4, "in_channels": 2})()
     expected = torch.randn((2, 4, 4), generator=torch.Generator().manual_seed(7))
     assert torch.equal(noise_latents(Pipe, [7])[0], expected)
+
+
+# Lines to follow -------------------------------------------------------------------------------------------------------
+
+def square_contour(side=32):
+    lines = np.zeros((side, side), np.uint8)
+    lines[8, 8:24] = lines[23, 8:24] = lines[8:24, 8] = lines[8:24, 23] = 255
+    return Contour(lines=lines, drawing=as_drawing(lines), origin="drawing")
+
+
+def speaking_controlnet(pipe):
+    """One whose zero convolutions are not zero any more."""
+    controlnet = build_controlnet(pipe, ContourConfig(embedding=(8, 8, 8))).eval()
+    with torch.no_grad():
+        for weight in [*controlnet.controlnet_down_blocks.parameters(), *controlnet.controlnet_mid_block.parameters()]:
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)), alpha=0.2)
+    return controlnet
+
+
+def drawn_by(pipe, guide, n=3, **changes):
+    return np.concatenate(list(sample(pipe, n=n, config=dataclasses.replace(CONFIG, **changes), guide=guide))).astype(int)
+
+
+def test_guided_pictures_depend_on_seed_and_contour_not_on_batch(small_pipe):
+    control = ControlGuide(contour=square_contour(), controlnet=speaking_controlnet(small_pipe))
+    for guide in (control, ImageGuide(contour=square_contour(), strength=0.5)):
+        together, alone = drawn_by(small_pipe, guide, batch=3), drawn_by(small_pipe, guide, batch=1)
+        assert np.abs(together - alone).max() <= 1
+        assert np.abs(together - drawn_by(small_pipe, None)).max() > 1, "the lines matter"
+
+
+def test_scale_zero_and_strength_one_are_the_prompt_alone(small_pipe):
+    plain = drawn_by(small_pipe, None)
+    silent = ControlGuide(contour=square_contour(), controlnet=speaking_controlnet(small_pipe), scale=0.0)
+    assert np.array_equal(drawn_by(small_pipe, silent), plain), "the same noise for the same seeds"
+    noise = [torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    _, inputs = ImageGuide(contour=square_contour()).attach(small_pipe)
+    drawn = [torch.randn((1, 4, 8, 8), generator=generator) for generator in inputs([0, 1])["generator"]]
+    assert torch.equal(torch.cat(noise), torch.cat(drawn))
+    assert torch.equal(torch.cat(noise), noise_latents(small_pipe, [0, 1]))
+
+
+def test_image_to_image_agrees_with_a_plain_pipeline_call(small_pipe):
+    guide = ImageGuide(contour=square_contour(), strength=0.5)
+    pipe = StableDiffusionImg2ImgPipeline(**small_pipe.components, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    start = encode_latents(pipe.vae, dimmed(square_contour().drawing)[None])
+    theirs = pipe("a human face", image=start, strength=0.5, num_inference_steps=2, guidance_scale=2.0, negative_prompt="",
+                  generator=torch.Generator().manual_seed(5), output_type="np").images
+    assert np.abs(drawn_by(small_pipe, guide, n=1, seed=5) - theirs * 255).max() <= 1
+
+
+def test_killed_guided_generation_continues_and_another_contour_does_not_mix_in(small_pipe, tmp_path):
+    guide = ControlGuide(contour=square_contour(), controlnet=speaking_controlnet(small_pipe))
+
+    def make(folder, guide):
+        return generate(small_pipe, n=3, config=CONFIG, out=tmp_path / folder, guide=guide)
+
+    make("whole", guide)
+    make("killed", guide)
+    (tmp_path / "killed/images/00001.png").unlink()
+    (tmp_path / "killed/images/00002.png").unlink()
+    frame = make("killed", guide)
+    for name in frame.file_name:
+        pictures = [np.asarray(Image.open(tmp_path / folder / name)).astype(int) for folder in ("whole", "killed")]
+        assert np.abs(pictures[0] - pictures[1]).max() <= 1
+    kept = json.loads((tmp_path / "whole/generate.json").read_text())["settings"]["guide"]
+    assert kept["contour_sha256"] == square_contour().sha256 and kept["method"] == "controlnet" and kept["scale"] == 1.0
+    other = dataclasses.replace(guide.contour, lines=guide.contour.lines.T[::-1] // 2)
+    for changed in (dataclasses.replace(guide, contour=other), dataclasses.replace(guide, scale=0.5), None):
+        with pytest.raises(InputError, match="other settings"):
+            make("whole", changed)
+
+
+def test_contours_of_another_size_and_odd_strengths_are_refused(small_pipe):
+    with pytest.raises(InputError, match=r"\(64, 64\).*32 px"):
+        drawn_by(small_pipe, ImageGuide(contour=square_contour(64)))
+    with pytest.raises(InputError, match="strength 1.5"):
+        drawn_by(small_pipe, ImageGuide(contour=square_contour(), strength=1.5))
+
+
+def test_a_prompt_too_long_is_told_what_was_cut(small_pipe):
+    assert cut_off(small_pipe, "a human face") == ""
+    words = "a human face " * 12
+    assert cut_off(small_pipe, words) == "a human face a human face"
+    with pytest.warns(PromptCut, match="32 tokens.*cut: 'a human face a human face'"):
+        draw(small_pipe, n=1, prompt=words)
+
+
+def test_command_line_follows_a_sketch(small_pipe, tmp_path, monkeypatch, capsys):
+    save_controlnet(speaking_controlnet(small_pipe), tmp_path / "net", record={})
+    monkeypatch.setattr("debiaslib.generate.load_model", lambda model: (small_pipe, get_preset("tiny")))
+    Image.fromarray(square_contour(64).drawing).save(tmp_path / "lines.png")
+    Image.new("RGBA", (64, 64)).save(tmp_path / "empty.png")
+
+    def call(*options, out="faces"):
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        return run(parser.parse_args(["-n", "1", "--steps", "2", "--out", str(tmp_path / out), *options]))
+
+    lines, empty = str(tmp_path / "lines.png"), str(tmp_path / "empty.png")
+    assert call("--sketch", lines, "--controlnet", str(tmp_path / "net")) == 0
+    assert "after a drawing (controlnet)" in capsys.readouterr().out
+    assert call("--contour", lines, "--method", "image-to-image", "--prompt", "a face " * 40, out="other") == 0
+    assert "debiaslib generate: prompt: longer than the 32 tokens" in capsys.readouterr().err
+    for options, words in ((("--sketch", empty), "empty"), (("--method", "controlnet"), "Give --contour"),
+                           (("--sketch", lines, "--controlnet", str(tmp_path)), "no usable ControlNet")):
+        with pytest.raises(InputError, match=words):
+            call(*options, out="third")
+    assert not (tmp_path / "third").exists()
