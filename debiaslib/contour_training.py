@@ -48,7 +48,7 @@ from debiaslib.errors import InputError
 from debiaslib.faces import load_faces
 from debiaslib.generate import ControlGuide, Guide, ImageGuide, SampleConfig, sample
 from debiaslib.presets import get_preset, load_pipeline, quiet_loading, write_manifest
-from debiaslib.pretrain import _latents_of, _level, read_names
+from debiaslib.pretrain import latents_of, learning_level, read_names
 
 METHODS = ("prompt", "image-to-image", "controlnet")
 """What `compare_methods` sets side by side; "prompt" follows no lines: its agreement with them is chance."""
@@ -117,12 +117,12 @@ def train_contour(pipe: StableDiffusionPipeline, pixels: np.ndarray, labels: pd.
         raise InputError(f"{checkpoint}: was begun on another base model. Give another --work, or delete it.")
     start, notes = checkpoints.load(checkpoint, **kept)
     average.optimization_step, curve = start, notes.get("curve", [])
-    latents = _latents_of(pipe.vae, pixels, cache=checkpoint.with_name("latents.safetensors"), progress=progress)
+    latents = latents_of(pipe.vae, pixels, cache=checkpoint.with_name("latents.safetensors"), progress=progress)
     source, records = LineSource(grey=to_grey(pixels), landmarks=landmarks), labels.to_dict("records")
     running = curve[-1]["loss"] if curve else None
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="contour", disable=not progress)
     for step in bar:
-        set_rate(adam, config.learning_rate * _level(step, config))
+        set_rate(adam, config.learning_rate * learning_level(step, config))
         loss = _step(pipe, controlnet, latents, source, records, adam, config, step)
         average.step(controlnet.parameters())
         running = loss if running is None else 0.98 * running + 0.02 * loss

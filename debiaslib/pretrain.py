@@ -90,9 +90,13 @@ def build_unet(config: DenoiserConfig, *, latent_size: int = 16, latent_channels
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion v1.5's noise schedule, under DDIM."""
+    """Stable Diffusion v1.5's noise schedule, under DDIM whose first step is the noisiest that was trained.
+
+    (Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed": "trailing" steps.)
+    """
     return DDIMScheduler(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-                         clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type="epsilon")
+                         clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type="epsilon",
+                         timestep_spacing="trailing")
 
 
 def train_denoiser(vae: AutoencoderKL, pixels: np.ndarray, labels: pd.DataFrame, *, config: DenoiserConfig, checkpoint: Path,
@@ -112,12 +116,12 @@ def train_denoiser(vae: AutoencoderKL, pixels: np.ndarray, labels: pd.DataFrame,
     modules = {"model": model, "average": shadow}
     start, notes = checkpoints.load(checkpoint, modules=modules, optimizers=optimizers)
     average.optimization_step = start
-    latents = _latents_of(vae, pixels, cache=checkpoint.with_name("latents.safetensors"), progress=progress)
+    latents = latents_of(vae, pixels, cache=checkpoint.with_name("latents.safetensors"), progress=progress)
     records, scheduler, curve = labels.to_dict("records"), build_scheduler(), notes.get("curve", [])
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="denoiser", disable=not progress)
     running = None
     for step in bar:
-        set_rate(optimizers["adam"], config.learning_rate * _level(step, config))
+        set_rate(optimizers["adam"], config.learning_rate * learning_level(step, config))
         loss = _denoiser_step(model, tokenizer, scheduler, latents, records, optimizers["adam"], config, step)
         average.step(model.parameters())
         running = loss if running is None else 0.98 * running + 0.02 * loss
@@ -131,12 +135,13 @@ def train_denoiser(vae: AutoencoderKL, pixels: np.ndarray, labels: pd.DataFrame,
     return assemble_pipeline(vae, model["unet"], model["text_encoder"], tokenizer)
 
 
-def _level(step: int, config: DenoiserConfig) -> float:
+def learning_level(step: int, config: DenoiserConfig) -> float:
+    """The share of the full learning rate at `step`, in (0, 1]: a warm-up, a level stretch, a fall to nothing."""
     falling = max(1.0, config.cooldown * config.steps)
     return min(1.0, (step + 1) / config.warmup, (config.steps - step) / falling)
 
 
-def _latents_of(vae: AutoencoderKL, pixels: np.ndarray, *, cache: Path, progress: bool) -> torch.Tensor:
+def latents_of(vae: AutoencoderKL, pixels: np.ndarray, *, cache: Path, progress: bool) -> torch.Tensor:
     """Latents (2, N, C, h, w) of the faces and of their mirror images, kept in `cache` for the next resume."""
     key = hashlib.sha256(pixels.tobytes())
     for weight in vae.state_dict().values():
