@@ -1,0 +1,453 @@
+"""Rebalancing, on a generator whose truth is known: attributes are linear in its latents and painted into its pictures."""
+
+import argparse
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from debiaslib import attributes, fairness, rebalance, rebalance_compare
+from debiaslib.errors import InputError
+from debiaslib.latent_generators import gaussian_latents
+from debiaslib.quality import Extractor
+from debiaslib.rebalance import Cells, RebalanceConfig, Rebalancer, read_target
+
+DIM, SIDE = 8, 16
+NORMALS = np.array([[1, 0, 0, 0, 0, 0, 0, 0], [0.6, 0.8, 0, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0, 0]])
+OFFSETS = np.array([0.3, -0.8, -1.2])
+"""Sides: .62, .21 and .12 are positive; the first two go together."""
+CONFIG = RebalanceConfig(fit_samples=1200, codes=120, calibration=100, chunk=200, least_codes=30)
+
+
+class ToyGenerator:
+    """Paints sigmoid(3 t_k) into the k-th channel of the left half; the other latents are the texture of the right one."""
+
+    name, latent_dim, image_size = "toy", DIM, SIDE
+
+    def sample_latents(self, n, seed):
+        return gaussian_latents(n, DIM, seed=seed)
+
+    def decode(self, latents):
+        images = np.empty((len(latents), SIDE, SIDE, 3))
+        images[:, :, :SIDE // 2] = 255 / (1 + np.exp(-3 * (latents @ NORMALS.T + OFFSETS)))[:, None, None]
+        texture = np.resize(latents[:, 3:].T, (SIDE * 24, len(latents))).T.reshape(-1, SIDE, SIDE // 2, 3)
+        images[:, :, SIDE // 2:] = 127 + 40 * texture
+        return np.clip(images.round(), 0, 255).astype(np.uint8)
+
+
+class ToyJudge:
+    """Reads the painted score; with `blind`, abstains on that share of the pictures, at random but always on the same
+    ones."""
+
+    attributes = ("male", "older", "dark")
+
+    def __init__(self, name="toy", blind=0.0, noise=0.0, die_after=None):
+        self.name, self.blind, self.noise, self.calls, self.die_after = name, blind, noise, 0, die_after
+
+    def score(self, images, *, progress=False):
+        self.calls += len(images)
+        if self.die_after is not None and self.calls > self.die_after:
+            raise KeyboardInterrupt
+        scores = images[:, :, :SIDE // 2].mean(axis=(1, 2)) / 255
+        chance = np.random.default_rng(int(images[0].sum())).random((len(images), 2))
+        scores = np.clip(scores + self.noise * (chance[:, :1] - 0.5), 0, 1)
+        scores[chance[:, 1] < self.blind] = np.nan
+        return pd.DataFrame(scores, columns=self.attributes)
+
+
+class OtherGenerator(ToyGenerator):
+    def decode(self, latents):
+        return 255 - super().decode(latents)
+
+
+def fitted(attributes=("male", "older"), target=None, *, judge=None, config=CONFIG, work=None):
+    cells, shares = read_target(attributes, target)
+    return Rebalancer.fit(ToyGenerator(), judge or ToyJudge(), cells, config=config, work=work), shares
+
+
+@pytest.fixture(scope="module")
+def two():
+    return fitted()
+
+
+def judged(images, cells, shares, *, judge=None):
+    return rebalance.distance_to_target(rebalance.read_scores(judge or ToyJudge(), images, cells.attributes), cells, shares)
+
+
+def test_cells_are_named_and_found():
+    cells = Cells({"male": (0.5,), "older": (0.25, 0.5, 0.75)})
+    assert len(cells) == 8 and cells.names[0] == "male=0,older=0-0.25" and cells.names[-1] == "male=1,older=0.75-1"
+    scores = np.array([[0.2, 0.1], [0.9, 0.6], [0.55, 0.1], [np.nan, 0.1], [0.5, 0.75], [1.0, 1.0]])
+    assert cells.index(scores).tolist() == [0, 6, 4, -1, 7, 7]
+    assert cells.index(scores, confidence=0.8).tolist() == [0, 6, -1, -1, -1, 7]
+    assert cells.counts(scores).tolist() == [1, 0, 0, 0, 1, 0, 1, 2]
+
+
+def test_the_boundary_is_the_known_normal(two):
+    found, _ = two
+    for boundary, normal in zip(found.boundaries, NORMALS, strict=False):
+        assert boundary.normal @ normal > 0.98
+        assert boundary.accuracy > 0.9
+
+
+def test_conditional_edits_change_one_attribute_and_leave_the_other(two):
+    found, _ = two
+    directions = rebalance.conditional_directions(found.boundaries)
+    codes = np.random.default_rng(0).normal(size=(20, DIM))
+    before = rebalance.projections(codes, found.boundaries)
+    after = rebalance.projections(codes + 2 * directions[0], found.boundaries)
+    assert np.allclose(after - before, [2, 0])
+    wanted = np.random.default_rng(1).normal(size=(20, 2))
+    assert np.allclose(rebalance.projections(rebalance.shift(codes, found.boundaries, wanted), found.boundaries), wanted)
+
+
+def test_two_attributes_are_balanced_without_asking_the_judge(two):
+    found, shares = two
+    judge = ToyJudge()
+    plain = judged(ToyGenerator().decode(gaussian_latents(1000, DIM, seed=9)), found.cells, shares)
+    images, rows = found.sample(ToyGenerator(), 1000, shares, seed=9)
+    assert judge.calls == 0
+    assert plain["kl"] > 0.2
+    assert judged(images, found.cells, shares)["kl"] < 0.05 * plain["kl"]
+    assert rows["combination"].nunique() == 4 and rows["seed"].tolist() == list(range(9, 1009))
+
+
+def test_pictures_stay_as_diverse(two):
+    found, shares = two
+    codes = found.latents(found.plan(2000, shares), seed=0)
+    assert np.allclose(codes[:, 3:].std(axis=0), 1, atol=0.12)
+
+
+def test_a_small_subgroup_is_reached():
+    found, shares = fitted(("male", "older", "dark"), {"male=0,older=1,dark=1": 1.0})
+    cell = found.cells.names.index("male=0,older=1,dark=1")
+    assert found.record["cells"][found.cells.names[cell]]["samples"] < 0.02 * CONFIG.fit_samples
+    images, _ = found.sample(ToyGenerator(), 300, shares)
+    counts = found.cells.counts(rebalance.read_scores(ToyJudge(), images, found.cells.attributes))
+    assert counts[cell] / 300 > 0.8
+
+
+@pytest.mark.parametrize("target", [{"male=1,older=1": 0.7, "male=0,older=0": 0.3}, {"male": 0.2, "older": 0.9}])
+def test_any_target_is_met(two, target):
+    found, _ = two
+    shares = read_target(("male", "older"), target)[1]
+    images, _ = found.sample(ToyGenerator(), 1000, shares)
+    assert judged(images, found.cells, shares)["fd"] < 0.1
+
+
+@pytest.mark.parametrize("wish", ["uniform", {"beta": [4, 4]}, [0.1, 0.8, 0.1]])
+def test_a_continuous_target_is_met(wish):
+    cells, shares = read_target(("male",), {"male": wish})
+    found = Rebalancer.fit(ToyGenerator(), ToyJudge(), cells, config=CONFIG)
+    plain = judged(ToyGenerator().decode(gaussian_latents(1000, DIM, seed=3)), cells, shares)
+    reached = judged(found.sample(ToyGenerator(), 1000, shares)[0], cells, shares)
+    assert reached["kl"] < 0.2 * plain["kl"] and reached["fd"] < 0.12
+
+
+def test_leaks_between_cells_are_weighed_out():
+    transition = np.array([[0.9, 0.1], [0.4, 0.6]])
+    weights = rebalance.mixing_weights(transition, np.array([0.5, 0.5]), most=4)
+    assert np.allclose(weights @ transition, [0.5, 0.5], atol=1e-3)
+    assert np.allclose(rebalance.mixing_weights(np.eye(2), np.array([0.3, 0.7])), [0.3, 0.7])
+
+
+def test_saved_and_loaded_it_draws_the_same(two, tmp_path):
+    found, shares = two
+    found.save(tmp_path)
+    again = Rebalancer.load(tmp_path)
+    assert again.record == json.loads(json.dumps(found.record)) and again.cells == found.cells
+    ours, theirs = (r.sample(ToyGenerator(), 20, shares)[0] for r in (found, again))
+    assert np.array_equal(ours, theirs)
+    assert not list(tmp_path.glob("*.p*kl*"))
+
+
+def test_a_picture_depends_on_its_seed_and_cell_alone(two):
+    found, _ = two
+    plan = np.array([0, 1, 2, 3, 3])
+    whole = found.latents(plan, seed=5)
+    assert np.allclose(found.latents(plan[2:], seed=7), whole[2:])
+
+
+def test_a_killed_fit_continues(tmp_path):
+    whole, _ = fitted()
+    with pytest.raises(KeyboardInterrupt):
+        fitted(judge=ToyJudge(die_after=1000), work=tmp_path)
+    judge = ToyJudge()
+    found, _ = fitted(judge=judge, work=tmp_path)
+    assert judge.calls == whole.record["calls"] - 1000
+    assert np.allclose(found.transition, whole.transition) and found.record["calls"] == whole.record["calls"]
+    for ours, theirs in zip(found.mixtures, whole.mixtures, strict=True):
+        assert np.allclose(ours.means, theirs.means)
+    judge = ToyJudge(name="another")
+    fitted(judge=judge, work=tmp_path)
+    assert judge.calls == whole.record["calls"]
+
+
+def test_half_a_chunk_is_judged_again(tmp_path):
+    fitted(work=tmp_path)
+    next(iter(sorted(tmp_path.glob("*.safetensors")))).write_bytes(b"half")
+    judge = ToyJudge()
+    fitted(judge=judge, work=tmp_path)
+    assert 0 < judge.calls <= CONFIG.chunk
+
+
+def test_abstentions_are_left_out_and_counted():
+    found, shares = fitted(judge=ToyJudge(blind=0.3))
+    assert 0.2 < found.record["abstained"] / CONFIG.fit_samples < 0.4
+    told = judged(found.sample(ToyGenerator(), 500, shares)[0], found.cells, shares, judge=ToyJudge(blind=0.3))
+    assert told["abstained"] > 80 and told["kl"] < 0.05
+
+
+def test_where_the_judge_abstains_more_more_is_drawn():
+    class Shy(ToyJudge):
+        """Sees no face in half of the pictures on the positive side."""
+
+        def score(self, images, *, progress=False):
+            scores = super().score(images)
+            chance = np.random.default_rng(int(images.sum()) % 2**32).random(len(images))
+            return scores.mask((scores["male"] > 0.5) & (chance < 0.5))
+
+    found, shares = fitted(judge=Shy())
+    weights = dict(zip(found.cells.names, found.weights(shares), strict=True))
+    assert weights["male=1,older=0"] + weights["male=1,older=1"] > 0.58
+    assert judged(found.sample(ToyGenerator(), 800, shares)[0], found.cells, shares, judge=Shy())["fd"] < 0.1
+
+
+@pytest.mark.parametrize("target, said", [
+    ({"male=1,older=2": 1.0}, "male=1,older=2.*there is not"),
+    ({"male=1,older=1": 0.4}, "add up to 0.4"),
+    ({"tall": 0.4}, "'tall'.*male, older"),
+    ({"male": 1.4}, "1.4 is above 1"),
+    ({"male": "half"}, "'half' is no share"),
+    ({"male": [0.2, 0.2]}, "add up to 0.4"),
+    ({"male": {"beta": [1]}}, "is no share"),
+    ({"male=1,older=1": float("nan")}, "nan is no share"),
+])
+def test_targets_that_make_no_sense(target, said):
+    with pytest.raises(InputError, match=said):
+        read_target(("male", "older"), target)
+
+
+def test_order_and_spaces_of_a_combination_do_not_matter():
+    shares = read_target(("male", "older"), {"older=1, male=0": 0.25, "male=1,older=1": 0.75})[1]
+    assert shares.tolist() == [0, 0.25, 0, 0.75]
+
+
+def test_attributes_nobody_can_see_or_that_are_missing():
+    with pytest.raises(InputError, match="'smiling'.*'toy' cannot see it.*male, older, dark"):
+        fitted(("smiling",))
+    with pytest.raises(InputError, match="name one at least"):
+        read_target(())
+
+
+def test_a_combination_that_never_occurs():
+    class Never(ToyJudge):
+        def score(self, images, *, progress=False):
+            scores = super().score(images)
+            both = (scores["male"] < 0.5) & (scores["older"] > 0.5)
+            return scores.mask(both)
+
+    found, shares = fitted(judge=Never())
+    with pytest.raises(InputError, match=r"male=0,older=1: 0 of 1200 samples.*0 of \d+ shifted.*share 0"):
+        found.sample(ToyGenerator(), 10, shares)
+    rest = read_target(("male", "older"), {"male=1,older=1": 0.5, "male=0,older=0": 0.5})[1]
+    assert len(found.sample(ToyGenerator(), 10, rest)[0]) == 10
+
+
+def test_so_few_codes_that_no_mixture_can_be_fitted():
+    with pytest.raises(InputError, match="no combination of male, older had 2000 confirmed codes among 1200 samples"):
+        fitted(config=dataclasses.replace(CONFIG, least_codes=2000))
+
+
+def test_boundaries_that_separate_nothing():
+    class Chance(ToyJudge):
+        def score(self, images, *, progress=False):
+            self.calls += len(images)
+            return pd.DataFrame(np.random.default_rng(self.calls).random((len(images), 3)), columns=self.attributes)
+
+    said = r"'male': its boundary separates nothing \(balanced accuracy 0\.[45]\d+ on 300 held-out"
+    with pytest.raises(InputError, match=said):
+        fitted(judge=Chance(), config=dataclasses.replace(CONFIG, least_accuracy=0.6))
+
+
+def test_one_sided_samples():
+    class Everyone(ToyJudge):
+        def score(self, images, *, progress=False):
+            return super().score(images).assign(male=0.9)
+
+    with pytest.raises(InputError, match="'male': 1200 of 1200 decided samples are on its positive side"):
+        fitted(judge=Everyone())
+
+
+def test_attributes_that_are_one():
+    class Same(ToyJudge):
+        def score(self, images, *, progress=False):
+            scores = super().score(images)
+            return scores.assign(older=scores["male"])
+
+    with pytest.raises(InputError, match="'male' and 'older' have one boundary"):
+        fitted(judge=Same())
+
+
+def test_another_generator_is_told_apart(two):
+    found, shares = two
+    with pytest.raises(InputError, match="other pictures from the same latents"):
+        found.sample(OtherGenerator(), 10, shares)
+
+
+@pytest.mark.parametrize("changes", [{"fit_samples": 10}, {"confidence": 1.0}, {"components": 0}, {"covariance": "full"}])
+def test_configurations_that_cannot_work(changes):
+    with pytest.raises(InputError):
+        RebalanceConfig(**changes)
+
+
+def test_a_folder_without_a_rebalancer(tmp_path):
+    with pytest.raises(InputError, match="no readable rebalancer"):
+        Rebalancer.load(tmp_path)
+
+
+# --- the methods side by side -----------------------------------------------------------------------------------------
+
+def pixels_extractor():
+    def model(pixels):
+        flat = pixels[:, :, ::2, ::2].reshape(len(pixels), -1)
+        return flat, flat
+    return Extractor("pixels", "1", SIDE, model)
+
+
+@pytest.fixture(scope="module")
+def table(two):
+    found, shares = two
+    told = rebalance_compare.compare_methods(ToyGenerator(), found, shares, ToyJudge(), ToyJudge("second", noise=0.1), n=400,
+                                             extractor=pixels_extractor(),
+                                             embed=lambda images: images.reshape(len(images), -1) / 255)
+    return told.set_index("method")
+
+
+def test_every_method_is_told_with_what_it_brings_and_costs(table, two):
+    assert list(table.index) == ["no change", "rejection sampling", "boundary edit", "mixtures"]
+    assert not table.drop(columns="identity_change").isna().any().any()
+    assert table.loc["mixtures", "calls"] == 0 and table.loc["mixtures", "calls_fitting"] == two[0].record["calls"]
+    assert table.loc["no change", "identity_change"] == 0 < table.loc["boundary edit", "identity_change"] < 1
+    assert np.isnan(table.loc["mixtures", "identity_change"])
+
+
+def test_mixtures_and_rejection_agree_that_it_can_be_balanced(table):
+    before = table.loc["no change", "kl_scoring"]
+    assert table.loc["rejection sampling", "kl_confirming"] < 1e-6
+    assert table.loc[["rejection sampling", "mixtures"], "kl_scoring"].max() < 0.2 * before
+    assert table.loc["rejection sampling", "calls"] > 1500
+
+
+def test_quality_stays_where_plain_sampling_has_it(table):
+    assert table.loc["mixtures", "recall"] > 0.8 * table.loc["no change", "recall"]
+    assert 0.9 < table.loc["mixtures", "spread_ratio"] < 1.4  # the rare colours lie apart, balanced or not
+
+
+def test_rejection_gives_up_on_what_never_comes(two):
+    found, _ = two
+    judge, target = ToyJudge(), np.eye(4)[1]
+    drawn = rebalance_compare.rejection(ToyGenerator(), found, target, judge, limit=2)(400, 0)
+    assert drawn.calls == judge.calls == 800 and 0 < len(drawn.images) < 400
+
+
+def test_edits_know_no_bins_and_prompts_no_toys(two):
+    cells, shares = read_target(("male",), {"male": "uniform"})
+    found = dataclasses.replace(two[0], cells=cells)
+    with pytest.raises(InputError, match="two sides"):
+        rebalance_compare.boundary_edit(ToyGenerator(), found, shares)
+    with pytest.raises(InputError, match="'toy' knows no prompt"):
+        rebalance_compare.prompt_mixing(ToyGenerator(), two[0], shares)
+
+
+def test_an_edit_within_some_latents_leaves_the_others(two):
+    found, shares = two
+    kept = []
+
+    class Spy(ToyGenerator):
+        def decode(self, latents):
+            kept.append(latents)
+            return super().decode(latents)
+
+    drawn = rebalance_compare.boundary_edit(Spy(), found, shares, columns=slice(0, 3), margin=0.5)(200, 0)
+    assert np.allclose(kept[0][:, 3:], gaussian_latents(200, DIM, seed=0)[:, 3:], atol=1e-5)
+    assert judged(drawn.images, found.cells, shares)["kl"] < 0.05
+    with pytest.raises(InputError, match="hardly touch"):
+        rebalance_compare.boundary_edit(Spy(), found, shares, columns=slice(6, 8))(10, 0)
+
+
+def test_prompts_say_the_combination():
+    found = argparse.Namespace(cells=Cells({"male": (0.5,), "older": (0.5,)}))
+    assert rebalance_compare.combination_prompts(found)["male=0,older=1"] == "an elderly woman's face"
+    assert rebalance_compare.combination_prompts(argparse.Namespace(cells=Cells({"dark": (0.5,)}))) == {}
+
+
+def test_amplification_against_known_data():
+    scores = pd.DataFrame({"male": [0.9] * 70 + [0.1] * 30 + [np.nan] * 5})
+    row = rebalance_compare.amplification(scores, {"male": 0.5}).iloc[0]
+    assert row["share"] == 0.7 and row["n"] == 100 and row["abstained"] == 5
+    assert row["amplification"] == pytest.approx(0.2) and 0 < row["amplification_low"] < 0.2 < row["amplification_high"]
+    wilson = fairness.share_interval(70, 100)
+    assert (row["low"], row["high"]) == (wilson.low, wilson.high)
+    with pytest.raises(InputError, match="dark"):
+        rebalance_compare.amplification(scores, {"dark": 0.5})
+
+
+# --- the verb ---------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def toys(monkeypatch):
+    monkeypatch.setattr(attributes, "get_judge", lambda name, **options: ToyJudge(name))
+    monkeypatch.setattr(rebalance, "get_generator", lambda name, **options: ToyGenerator())
+    monkeypatch.setattr(rebalance, "RebalanceConfig", lambda **more: dataclasses.replace(CONFIG, calibration=40, **more))
+    monkeypatch.setattr(rebalance.RebalanceConfig, "fit_samples", 800, raising=False)
+
+
+def run(out, *more, target='{"male": 0.5}'):
+    parser = argparse.ArgumentParser()
+    rebalance.add_arguments(parser)
+    return rebalance.run(parser.parse_args(["--generator", "toy", "--attributes", "male,older", "--target", target,
+                                            "-n", "40", "--fit-samples", "800", "--score-samples", "40",
+                                            "--out", str(out), *more]))
+
+
+def test_the_verb_writes_what_it_promises_and_continues(toys, tmp_path, capsys):
+    assert run(tmp_path / "a") == 0
+    out, rows = tmp_path / "a", pd.read_csv(tmp_path / "a/metadata.csv")
+    assert list(rows) == ["file_name", "combination", "seed"] and len(rows) == 40
+    report = json.loads((out / "rebalance.json").read_text())
+    assert report["calls_while_sampling"] == 0 and set(report["readings"]) == {"bundled", "heads"}
+    assert report["readings"]["heads"]["after"]["kl"] < report["readings"]["heads"]["before"]["kl"]
+    words = (out / "summary.md").read_text()
+    assert "cannot be concluded" in words and "took no part" in words
+    pictures = {name: np.asarray(Image.open(out / name)) for name in rows["file_name"]}
+    (out / "images/00007.png").unlink()
+    (out / "metadata.csv").unlink()
+    assert run(out) == 0
+    assert all(np.array_equal(picture, np.asarray(Image.open(out / name))) for name, picture in pictures.items())
+    assert json.loads((out / "rebalance.json").read_text())["pictures_drawn_now"] == 1
+    assert "KL to target" in capsys.readouterr().out
+    with pytest.raises(InputError, match="other settings.*--overwrite"):
+        run(out, target='{"male": 0.3}')
+    assert run(out, "--overwrite", target='{"male": 0.3}') == 0
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_the_verb_refuses_what_it_cannot_do(toys, tmp_path):
+    with pytest.raises(InputError, match="confirm and score"):
+        run(tmp_path / "a", "--score-with", "bundled")
+    with pytest.raises(InputError, match="neither a JSON object"):
+        run(tmp_path / "a", target="nowhere.json")
+    with pytest.raises(InputError, match="a list"):
+        (tmp_path / "list.json").write_text("[1]")
+        run(tmp_path / "a", target=str(tmp_path / "list.json"))
+    with pytest.raises(InputError, match="at least 1"):
+        run(tmp_path / "a", "-n", "0")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/holiday.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        run(tmp_path / "b")
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["holiday.txt"]
