@@ -14,7 +14,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBVAL     := $(if $(NOTEBOOKS),--nbval --nbval-current-env --nbval-cell-timeout=120)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv course course-full test bench lab notebooks doctor
+.PHONY: help .venv course course-full test test-slow bench lab notebooks doctor
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ course-full: .venv/installed  ## the same with 800 pictures a cell, as in the pa
 
 test: .venv/installed  ## every test
 	.venv/bin/python -m pytest -n 2 --dist loadscope --durations 10 $(NBVAL) tests $(NOTEBOOKS) $(PYTEST_ARGS)
+
+test-slow: .venv/installed  ## what takes minutes and 8 GB: Stable Diffusion v1.5's shape with random weights
+	.venv/bin/python -m pytest -m slow tests
 
 bench: .venv/installed  ## speed and size as ratios measured in one run, in runs/bench.csv
 	.venv/bin/python -m debiaslib.bench

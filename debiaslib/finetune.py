@@ -2,27 +2,32 @@
 
 import argparse
 import json
+import math
 import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
+from accelerate.utils import broadcast, reduce
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from tqdm.auto import tqdm
 
 from debiaslib import checkpoints, faces, rarity
+from debiaslib.atomic import write_whole
 from debiaslib.errors import InputError
 from debiaslib.face_embedding import embed_faces
-from debiaslib.indicators import INDICATORS, WANTED, Batch, Evidence, build_indicator, needs_of
-from debiaslib.presets import Preset, data_root, encode_latents, fast_precision, get_preset, load_pipeline, sha256
+from debiaslib.indicators import INDICATORS, WANTED, Batch, Evidence, NoIndicator, build_indicator, needs_of
+from debiaslib.presets import Preset, data_root, encode_latents, fast_precision, get_preset, in_bf16, load_pipeline, sha256
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 RECORD_FILE = "run.json"
@@ -52,6 +57,7 @@ class FinetuneConfig:
     clip_value: float = 1.0
     prompt_dropout: float = 0.1
     precision: str = "auto"
+    checkpointing: bool = False
     seed: int = 0
 
     @classmethod
@@ -59,8 +65,7 @@ class FinetuneConfig:
         """The preset's settings, with changes; a change of None means the preset's own."""
         settings = {"steps": preset.train_steps, "batch": preset.batch, "accumulation": preset.accumulation,
                     "learning_rate": preset.learning_rate, "lora_rank": preset.lora_rank, "lora_alpha": preset.lora_alpha,
-                    "lora_targets": preset.lora_targets,
-                    "prompt": preset.prompt}
+                    "lora_targets": preset.lora_targets, "checkpointing": preset.checkpointing, "prompt": preset.prompt}
         return cls(**settings | {name: value for name, value in changes.items() if value is not None})
 
 
@@ -83,8 +88,9 @@ class TrainingSet:
         return self.evidence.is_male
 
 
-def prepare_set(pipe: StableDiffusionPipeline, pixels: np.ndarray, *, natural: np.ndarray, is_male: np.ndarray | None = None,
-                needs: frozenset[str] = frozenset(), reference: np.ndarray | None = None, progress: bool = False) -> TrainingSet:
+def prepare_set(pipe: StableDiffusionPipeline, pixels: np.ndarray, *, natural: np.ndarray,
+                is_male: np.ndarray | None = None, needs: frozenset[str] = frozenset(),
+                reference: np.ndarray | None = None, progress: bool = False) -> TrainingSet:
     """Encode uint8 (N, H, W, 3) faces and (M, H, W, 3) natural pictures once, so that training never runs the autoencoder.
 
     `needs` names what the indicators want to study (`indicators.needs_of`); `reference` is uint8 (R, H, W, 3) or None.
@@ -105,40 +111,108 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
     A killed run continues from its last checkpoint and ends as it would have ended. `pipe` is left without the adapter.
     Returns the record that `run.json` holds: configuration, curve, fit to the training faces, seconds.
     """
-    torch.manual_seed(config.seed)
     began = time.perf_counter()
-    accelerator = Accelerator()  # precision is ours: accelerate fixes its own for the life of the process
-    unet = _with_adapter(pipe, config).to(accelerator.device)
-    indicator = build_indicator(config.indicator, alpha=config.alpha, latent_channels=data.faces.shape[2], seed=config.seed)
-    indicator.study(data.evidence)
-    face_weights = indicator.weights(data.faces.shape[1])
-    trained = torch.nn.ModuleDict({"unet": unet, "indicator": indicator}).to(accelerator.device)
-    weights = [weight for weight in trained.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, config.learning_rate, betas=(0.9, 0.999), weight_decay=config.weight_decay)
-    state = {"modules": {"adapter": _AdapterState(unet), "indicator": indicator}, "optimizers": {"adam": optimizer}}
+    run = begin(pipe, data, config=config)
+    state = {"modules": {"adapter": _AdapterState(run.unet), "indicator": run.indicator},
+             "optimizers": {"adam": run.optimizer}}
     checkpoint = out / "checkpoint.safetensors"
     start, notes = checkpoints.load(checkpoint, **state)
-    unet, indicator, optimizer = accelerator.prepare(unet, indicator, optimizer)
     curve, spent = notes.get("curve", []), notes.get("seconds", 0.0)
-    prompts = _encode_prompts(pipe, config.prompt).to(accelerator.device)
-    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="fine-tune", disable=not progress, leave=False)
-    for step in bar:
-        logs = _step(accelerator, unet, indicator, optimizer, weights, data, prompts, pipe.scheduler, config, step)
-        curve.append({"step": step, **{name: round(value, 5) for name, value in logs.items()}})
-        bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()})
-        if accelerator.is_main_process and (step + 1) % save_every == 0 and step + 1 < config.steps:
-            seconds = spent + time.perf_counter() - began
-            checkpoints.save(checkpoint, step=step + 1, notes={"curve": curve, "seconds": seconds}, **state)
+    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="fine-tune", leave=False,
+               disable=not (progress and run.state.is_main_process))
+    with multiplied_as_held(run.unet, config):
+        for step in bar:
+            logs = update(run, step)
+            curve.append({"step": step, **{name: round(value, 5) for name, value in logs.items()}})
+            bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()})
+            if run.state.is_main_process and (step + 1) % save_every == 0 and step + 1 < config.steps:
+                seconds = spent + time.perf_counter() - began
+                checkpoints.save(checkpoint, step=step + 1, notes={"curve": curve, "seconds": seconds}, **state)
     seconds = spent + time.perf_counter() - began
-    unet = accelerator.unwrap_model(unet)
-    fit = fit_loss(unet, data, prompts[:1], pipe.scheduler)
-    record = {"config": asdict(config), "train_s": round(seconds, 2), "embed_s": round(data.embed_s, 2), "fit_loss": round(fit, 5),
-              **_weighing(face_weights, data.is_male), "curve": curve}
-    if accelerator.is_main_process:
-        _save(unet, out, record)
+    fit = fit_loss(run.unet, data, run.prompts[:1], run.scheduler)
+    record = {"config": asdict(config), "train_s": round(seconds, 2), "embed_s": round(data.embed_s, 2),
+              "fit_loss": round(fit, 5), **_weighing(run.indicator.weights(data.faces.shape[1]), data.is_male),
+              "curve": curve}
+    if run.state.is_main_process:
+        _save(run.unet, out, record)
         checkpoint.unlink(missing_ok=True)
-    unet.delete_adapters("default")
+    end(run)
     return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A training under way: `begin` makes it, `update` takes it a step further, `end` takes the adapter off again."""
+
+    unet: torch.nn.Module
+    indicator: NoIndicator
+    optimizer: torch.optim.Optimizer
+    weights: list[torch.nn.Parameter]
+    data: TrainingSet
+    prompts: torch.Tensor
+    scheduler: object
+    config: FinetuneConfig
+    state: PartialState
+
+
+def begin(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: FinetuneConfig) -> Run:
+    """Put a fresh adapter on `pipe`, let the indicator study the set, and encode the prompt, once.
+
+    Under `accelerate launch` or `torchrun` every process makes the same run. Raises InputError when an update has too few
+    faces for them.
+    """
+    torch.manual_seed(config.seed)
+    state = launched()
+    _portions(state, config)
+    unet = add_adapter(pipe.unet, config)
+    indicator = build_indicator(config.indicator, alpha=config.alpha, latent_channels=data.faces.shape[2], seed=config.seed)
+    indicator.study(data.evidence)
+    indicator.to(unet.device)
+    weights = [weight for module in (unet, indicator) for weight in module.parameters() if weight.requires_grad]
+    if state.num_processes > 1:
+        for weight in weights:
+            weight.data.copy_(broadcast(weight.data))
+    optimizer = torch.optim.AdamW(weights, config.learning_rate, betas=(0.9, 0.999), weight_decay=config.weight_decay)
+    return Run(unet=unet, indicator=indicator, optimizer=optimizer, weights=weights, data=data, scheduler=pipe.scheduler,
+               prompts=_encode_prompts(pipe, config.prompt).to(unet.device), config=config, state=state)
+
+
+def launched() -> PartialState:
+    """The processes of this run, as the launcher told them; one, if there was none.
+
+    Not an Accelerator: that fixes a precision for the life of the process, which is ours to choose.
+    """
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def end(run: Run) -> None:
+    """Take the adapter off; the U-Net is as it was before `begin`."""
+    run.unet.eval().disable_gradient_checkpointing()
+    run.unet.delete_adapters("default")
+
+
+def frozen_factors(unet: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """What autocast casts and training leaves alone: the frozen weights of convolutions and linear layers."""
+    layers = [module for module in unet.modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)]
+    return [weight for layer in layers for weight in layer.parameters(recurse=False) if not weight.requires_grad]
+
+
+@contextmanager
+def multiplied_as_held(unet: torch.nn.Module, config: FinetuneConfig) -> Iterator[None]:
+    """Hold the `frozen_factors` in bfloat16 for a while, if training multiplies in it.
+
+    Autocast would cast each of them anew at every step, to these very numbers: the results are the same to the bit. On a GPU
+    the originals wait in main memory.
+    """
+    frozen, device, originals = frozen_factors(unet), unet.device, []
+    try:
+        for weight in frozen if in_bf16(device, precision=config.precision) else ():
+            originals.append(weight.data.cpu())
+            weight.data = weight.data.to(torch.bfloat16)
+        yield
+    finally:
+        for weight, original in zip(frozen, originals, strict=False):
+            weight.data = original.to(device)
 
 
 def _weighing(weights: np.ndarray, is_male: np.ndarray | None) -> dict[str, float | None]:
@@ -147,11 +221,13 @@ def _weighing(weights: np.ndarray, is_male: np.ndarray | None) -> dict[str, floa
             "p_eff": None if is_male is None else round(rarity.weighted_share(weights, is_male), 4)}
 
 
-def _with_adapter(pipe: StableDiffusionPipeline, config: FinetuneConfig) -> torch.nn.Module:
-    unet = pipe.unet
+def add_adapter(unet: torch.nn.Module, config: FinetuneConfig) -> torch.nn.Module:
+    """Freeze `unet`, give it a fresh LoRA adapter, which changes nothing yet, and return it in training mode."""
     unet.requires_grad_(False)
     unet.add_adapter(LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=list(config.lora_targets),
                                 init_lora_weights="gaussian"))
+    if config.checkpointing:
+        unet.enable_gradient_checkpointing()
     return unet.train()
 
 
@@ -180,29 +256,57 @@ def _encode_prompts(pipe: StableDiffusionPipeline, prompt: str) -> torch.Tensor:
     return pipe.text_encoder(tokens.to(pipe.text_encoder.device))[0].float()
 
 
-def _step(accelerator, unet, indicator, optimizer, weights, data, prompts, scheduler, config, step) -> dict[str, float]:
-    """One update over `accumulation` batches. Every random number depends on (seed, step) only, so that runs which
-    differ in alpha or indicator see the same faces, noise and timesteps, and a resumed run the same as an unbroken one."""
+def update(run: Run, step: int) -> dict[str, float]:
+    """One update over `accumulation` batches; returns what is logged. Every random number depends on (seed, step) only, so
+    that runs which differ in alpha or indicator see the same faces, noise and timesteps, and a resumed run the same as an
+    unbroken one. Several processes share an update out among themselves, so that it is the same whatever their number."""
+    config, device = run.config, run.unet.device
     generator = checkpoints.step_generator(config.seed, step)
-    needs_natural = accelerator.unwrap_model(indicator).needs_natural
+    turns, mine = _portions(run.state, config)
     totals: dict[str, float] = {}
-    for _ in range(config.accumulation):
-        drawn = _draw(data, config, generator, needs_natural=needs_natural)
-        mine = slice(accelerator.process_index, None, accelerator.num_processes)
-        latents, is_face, noise, timesteps, dropped, index = (part[mine].to(accelerator.device) for part in drawn)
-        with fast_precision(accelerator.device, precision=config.precision):
-            predicted = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, prompts[dropped]).sample
-        loss, logs = accelerator.unwrap_model(indicator).loss(
+    for turn in range(config.accumulation):
+        drawn = _draw(run.data, config, generator, needs_natural=run.indicator.needs_natural)
+        if turn not in turns:
+            continue
+        share = drawn[1][mine].sum().item() / config.batch / config.accumulation
+        latents, is_face, noise, timesteps, dropped, index = (part[mine].to(device) for part in drawn)
+        with fast_precision(device, precision=config.precision):
+            noisy = run.scheduler.add_noise(latents, noise, timesteps)
+            predicted = run.unet(noisy, timesteps, run.prompts[dropped]).sample
+        loss, logs = run.indicator.loss(
             Batch(predicted=predicted.float(), noise=noise, is_face=is_face, index=index[is_face]))
-        accelerator.backward(loss / config.accumulation)
-        totals = {name: totals.get(name, 0.0) + value / config.accumulation for name, value in logs.items()}
-    torch.nn.utils.clip_grad_value_(weights, config.clip_value)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+        (loss * share).backward()
+        totals = {name: totals.get(name, 0.0) + value * share for name, value in logs.items()}
+    if run.state.num_processes > 1:
+        totals = _add_up(run.weights, totals)
+    torch.nn.utils.clip_grad_value_(run.weights, config.clip_value)
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
     return totals
 
 
-def _draw(data: TrainingSet, config: FinetuneConfig, generator: torch.Generator, *, needs_natural: bool) -> tuple[torch.Tensor, ...]:
+def _portions(state: PartialState, config: FinetuneConfig) -> tuple[range, slice]:
+    """Which of an update's batches are this process's, and which part of each: whole batches as far as they go round."""
+    count, rank = state.num_processes, state.process_index
+    groups = math.gcd(count, config.accumulation)
+    if count // groups > config.batch:
+        raise InputError(f"{count} processes: cannot share out updates of {config.accumulation} times {config.batch} faces "
+                         "among them. Launch fewer.")
+    return range(rank % groups, config.accumulation, groups), slice(rank // groups, None, count // groups)
+
+
+def _add_up(weights: list[torch.nn.Parameter], totals: dict[str, float]) -> dict[str, float]:
+    """Gradients and logs summed over the processes, in one message."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), gradients[0].new_tensor(list(totals.values()))])
+    *summed, logs = reduce(flat, "sum").split([*(gradient.numel() for gradient in gradients), len(totals)])
+    for gradient, total in zip(gradients, summed, strict=True):
+        gradient.copy_(total.view_as(gradient))
+    return dict(zip(totals, logs.tolist(), strict=True))
+
+
+def _draw(data: TrainingSet, config: FinetuneConfig, generator: torch.Generator, *,
+          needs_natural: bool) -> tuple[torch.Tensor, ...]:
     """Faces first, natural pictures after them: the faces' numbers are the same whether or not others follow."""
     count = config.batch
     index = torch.randint(data.faces.shape[1], (count,), generator=generator)
@@ -229,45 +333,63 @@ def _others(config: FinetuneConfig, generator: torch.Generator) -> int:
 
 
 @torch.no_grad()
-def fit_loss(unet: torch.nn.Module, data: TrainingSet, prompt: torch.Tensor, scheduler, *, draws: int = 800, batch: int = 100) -> float:
+def fit_loss(unet: torch.nn.Module, data: TrainingSet, prompt: torch.Tensor, scheduler, *, draws: int = 800,
+             batch: int = 100) -> float:
     """Denoising loss on the training faces themselves: fixed noise and timesteps, averaged within groups, then over them.
 
     It tells how much a run has adapted: an adapter that learnt less looks fairer when the base model was fair.
     """
     unet.eval()
     generator = torch.Generator().manual_seed(20_250)
-    count = data.faces.shape[1]
+    count, at_once = data.faces.shape[1], max(1, 100 * 16**2 // math.prod(data.faces.shape[3:]))
     index = torch.arange(draws) % count
     losses = []
     for part in index.split(batch):
         latents = data.faces[0, part]
-        noise, timesteps = torch.randn(latents.shape, generator=generator), torch.randint(1000, (len(part),), generator=generator)
-        noisy = scheduler.add_noise(latents, noise, timesteps).to(unet.device)
-        predicted = unet(noisy, timesteps.to(unet.device), prompt.expand(len(part), -1, -1)).sample
-        losses.append((predicted.float().cpu() - noise).square().mean((1, 2, 3)))
+        noise = torch.randn(latents.shape, generator=generator)
+        timesteps = torch.randint(1000, (len(part),), generator=generator)
+        noisy = scheduler.add_noise(latents, noise, timesteps)
+        for few in torch.arange(len(part)).split(at_once):
+            predicted = unet(noisy[few].to(unet.device), timesteps[few].to(unet.device),
+                             prompt.expand(len(few), -1, -1)).sample
+            losses.append((predicted.float().cpu() - noise[few]).square().mean((1, 2, 3)))
     losses = torch.cat(losses).numpy()
     group = np.zeros(draws, bool) if data.is_male is None else data.is_male[index.numpy()]
     return float(np.mean([losses[group == value].mean() for value in np.unique(group)]))
 
 
 def _save(unet: torch.nn.Module, out: Path, record: dict) -> None:
-    """Adapter and record, each atomically. The metadata carries lora_alpha: without it diffusers would assume alpha = rank."""
+    """Adapter and record, each atomically. The metadata carries lora_alpha: else diffusers would assume alpha = rank."""
     out.mkdir(parents=True, exist_ok=True)
     partial = out / "adapter.partial"
     shutil.rmtree(partial, ignore_errors=True)
     StableDiffusionPipeline.save_lora_weights(
         partial, unet_lora_layers=get_peft_model_state_dict(unet),
         unet_lora_adapter_metadata=unet.peft_config["default"].to_dict())
+    _put_in_order(partial / ADAPTER_FILE)
     os.replace(partial / ADAPTER_FILE, out / ADAPTER_FILE)
     partial.rmdir()
     write_json(out / RECORD_FILE, record)
 
 
+def _put_in_order(path: Path) -> None:
+    """Sort what the safetensors file at `path` says of itself, in place: peft and safetensors leave it in an order of
+    chance, and the same training is to give the same file. Tensors stay where they are."""
+    with open(path, "r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        told = json.loads(header["__metadata__"]["lora_adapter_metadata"])
+        told = {name: sorted(value) if name.endswith("target_modules") else value for name, value in told.items()}
+        header["__metadata__"]["lora_adapter_metadata"] = json.dumps(told, indent=2, sort_keys=True)
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, sort_keys=True).encode()
+        if len(text) <= size:  # it always is: the same words
+            file.seek(8)
+            file.write(text.ljust(size))
+
+
 def write_json(path: Path, content: dict) -> None:
     """Write JSON atomically."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def load_training_faces(source: Path | str, *, split: str | None, ratio: float, size: int, seed: int,
@@ -286,15 +408,21 @@ def load_training_faces(source: Path | str, *, split: str | None, ratio: float, 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `debiaslib train`."""
     parser.add_argument("--preset", default="tiny", help="tiny (two CPU cores) or sd15 (one GPU); default tiny")
-    parser.add_argument("--faces", type=Path, default=None, metavar="DIR|ZIP", help="ImageFolder with metadata.csv; default the face pool")
-    parser.add_argument("--split", default="finetune", help="rows of this split only, if there is such a column; default finetune")
+    parser.add_argument("--faces", type=Path, default=None, metavar="DIR|ZIP",
+                        help="ImageFolder with metadata.csv; default the face pool")
+    parser.add_argument("--split", default="finetune",
+                        help="rows of this split only, if there is such a column; default finetune")
     parser.add_argument("--ratio", type=float, default=1.0, help="male:female of the training set: .25 is 20:80; default 1")
     parser.add_argument("--train-size", type=int, default=100, help="faces in the training set; default 100, as in S1")
-    parser.add_argument("--alpha", type=float, default=0.0, help="intensity of the indicator, 0 to 1; S1 used 0, .01, .05, .1")
-    parser.add_argument("--indicator", default="literal", choices=sorted(INDICATORS), help="what reads the latents; default literal")
+    parser.add_argument("--alpha", type=float, default=0.0,
+                        help="intensity of the indicator, 0 to 1; S1 used 0, .01, .05, .1")
+    parser.add_argument("--indicator", default="literal", choices=sorted(INDICATORS),
+                        help="what reads the latents; default literal")
     add_reference(parser)
     parser.add_argument("--steps", type=int, default=None, help="updates; default the preset's")
     parser.add_argument("--learning-rate", type=float, default=None, help="default the preset's")
+    parser.add_argument("--checkpointing", action="store_true", default=None,
+                        help="compute activations twice instead of keeping them: less memory, more time, the same adapter")
     parser.add_argument("--seed", type=int, default=0, help="of subset, weights, noise and timesteps; default 0")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where adapter and run.json go")
     parser.add_argument("--overwrite", action="store_true", help="replace a finished run of other settings in --out")
@@ -303,7 +431,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_reference(parser: argparse.ArgumentParser) -> None:
     """Options that `train` and `sweep` share: the balanced reference."""
     parser.add_argument("--reference", type=Path, default=None, metavar="DIR|ZIP",
-                        help="a small balanced face set for the indicator `reference`; its labels only serve to draw it evenly")
+                        help="a small balanced face set for the indicator `reference`; its labels only serve to draw it "
+                             "evenly")
     parser.add_argument("--reference-size", type=int, default=100, help="faces drawn from it, half and half; default 100")
 
 
@@ -314,7 +443,7 @@ def check_reference(needs: frozenset[str], source: Path | None) -> None:
 
 
 def load_reference(source: Path | str | None, *, size: int, seed: int, image_size: int) -> np.ndarray | None:
-    """`size` faces of the reference, evenly drawn, as uint8 (size, H, W, 3): the split `reference`, if there is such a column.
+    """`size` faces of the reference, evenly drawn, as uint8 (size, H, W, 3): the split `reference`, if there is one.
 
     A set without a gender column is taken to be balanced already (balance by construction) and drawn from as it is.
     """
@@ -327,7 +456,8 @@ def load_reference(source: Path | str | None, *, size: int, seed: int, image_siz
         rows = faces.draw_subset(frame, ratio=1.0, size=size, seed=seed)
     else:
         if len(frame) < size:
-            raise InputError(f"{source}: {len(frame)} faces, but a reference of {size} was asked for. Give --reference-size.")
+            raise InputError(f"{source}: {len(frame)} faces, but a reference of {size} was asked for. "
+                             "Give --reference-size.")
         rows = np.random.default_rng(seed).choice(len(frame), size, replace=False)
     return faces.read_pixels(source, frame.iloc[rows]["file_name"].tolist(), size=image_size)
 
@@ -337,7 +467,7 @@ def run(args: argparse.Namespace) -> int:
     preset = get_preset(args.preset)
     source = args.faces or data_root() / "faces"
     config = FinetuneConfig.of(preset, indicator=args.indicator, alpha=args.alpha, steps=args.steps, seed=args.seed,
-                               learning_rate=args.learning_rate)
+                               learning_rate=args.learning_rate, checkpointing=args.checkpointing)
     build_indicator(config.indicator, alpha=config.alpha)
     needs = needs_of([config.indicator])
     check_reference(needs, args.reference)
@@ -350,12 +480,15 @@ def run(args: argparse.Namespace) -> int:
     reference = load_reference(args.reference, size=args.reference_size, seed=args.seed, image_size=preset.image_size)
     pipe = load_pipeline(preset)
     natural = faces.natural_images(size=preset.image_size, count=config.natural_count, seed=0)
-    data = prepare_set(pipe, pixels, natural=natural, is_male=is_male, needs=needs, reference=reference, progress=sys.stderr.isatty())
+    data = prepare_set(pipe, pixels, natural=natural, is_male=is_male, needs=needs, reference=reference,
+                       progress=sys.stderr.isatty())
     record = finetune(pipe, data, config=config, out=args.out, progress=sys.stderr.isatty())
+    if not launched().is_main_process:
+        return 0
     record |= {"preset": preset.name, "subset": given, "adapter_sha256": sha256(args.out / ADAPTER_FILE),
                "command": "debiaslib " + " ".join(sys.argv[1:])}
     write_json(args.out / RECORD_FILE, record)
-    frame.to_csv(args.out / "training_faces.csv", index=False)
+    write_whole(args.out / "training_faces.csv", frame.to_csv(index=False).encode())
     print(f"{args.out / ADAPTER_FILE}: {is_male.sum()} men and {(~is_male).sum()} women, {config.steps} steps in "
           f"{record['train_s']:.0f} s, fit {record['fit_loss']:.4f}; weights: effective sample {record['ess']:.2f}, "
           f"male share aimed at {record['p_eff']:.2f}")
@@ -367,7 +500,7 @@ def _finished(out: Path, config: FinetuneConfig, subset: dict, *, overwrite: boo
     record = out / RECORD_FILE
     if overwrite or not record.exists():
         return False
-    found = json.loads(record.read_text())
-    if found["config"] != json.loads(json.dumps(asdict(config))) or found.get("subset", subset) != subset:
+    found, asked = json.loads(record.read_text()), json.loads(json.dumps(asdict(config)))
+    if any(asked.get(name) != value for name, value in found["config"].items()) or found.get("subset", subset) != subset:
         raise InputError(f"{out}: holds a finished run of other settings. Give another --out, or --overwrite.")
     return "subset" in found and (out / ADAPTER_FILE).exists()

@@ -15,6 +15,7 @@ from diffusers.utils import logging as diffusers_logging
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
+from debiaslib.atomic import write_whole
 from debiaslib.errors import InputError
 
 
@@ -23,7 +24,8 @@ class Preset:
     """Everything that differs between a laptop and a GPU.
 
     `source` is a folder under the data root or a hub id; learning rate and steps of `sd15` are S1's own, those of `tiny`
-    are explained in its entry below. `sample_steps` and `guidance` are the sampling defaults.
+    are explained in its entry below. `sample_steps` and `guidance` are the sampling defaults. With `checkpointing` training
+    computes activations twice instead of keeping them: less memory, more time, the same adapter.
     """
 
     name: str
@@ -41,19 +43,23 @@ class Preset:
     train_steps: int
     batch: int
     accumulation: int
+    checkpointing: bool = False
 
 
 PRESETS = {
-    # S1 shows 4 faces an update, 4,000 times, at rate 1e-5, to the attention of a network of 860 M weights. The tiny U-Net has
-    # 200 times fewer and attends only where its latents are 8 x 8. Tried from a base of .51 perceived men on 100 FairFace faces
-    # with 20 % men (one seed, 200 pictures): S1's layers alone reach .43 after 240 updates at 3e-3 and go no further; with the
-    # convolutions .36 after 200 updates at 1e-3 and .25 at 3e-3 (with 80 % men .73). So the adapter is wider here, the rate higher
-    # and the steps fewer: a study of what alpha does needs a model that has learned its skew.
+    # S1 shows 4 faces an update, 4,000 times, at rate 1e-5, to the attention of a network of 860 M weights. The tiny U-Net
+    # has 200 times fewer and attends only where its latents are 8 x 8. Tried from a base of .51 perceived men on 100
+    # FairFace faces with 20 % men (one seed, 200 pictures): S1's layers alone reach .43 after 240 updates at 3e-3 and go no
+    # further; with the convolutions .36 after 200 updates at 1e-3 and .25 at 3e-3 (with 80 % men .73). So the adapter is
+    # wider here, the rate higher and the steps fewer: a study of what alpha does needs a model that has learned its skew.
     "tiny": Preset(name="tiny", source="models/tiny-sd", image_size=64, sample_steps=25, guidance=2.0, sample_batch=50,
                    lora_targets=("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "conv1", "conv2"),
                    learning_rate=3e-3, train_steps=160, batch=16, accumulation=1),
-    "sd15": Preset(name="sd15", source="stable-diffusion-v1-5/stable-diffusion-v1-5", image_size=512,
-                   sample_steps=40, guidance=7.5, sample_batch=8, learning_rate=1e-5, train_steps=4000, batch=1, accumulation=4),
+    # Fits a card of 12 GB without checkpointing: training takes 4 GB, drawing 7.5 GB, beside 1 GB for CUDA itself and what
+    # allocation wastes; `python -m debiaslib.true_shape --memory` counts it.
+    "sd15": Preset(name="sd15", source="stable-diffusion-v1-5/stable-diffusion-v1-5",
+                   revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14", image_size=512, sample_steps=40, guidance=7.5,
+                   sample_batch=8, learning_rate=1e-5, train_steps=4000, batch=1, accumulation=4),
 }
 
 
@@ -95,8 +101,9 @@ def load_pipeline(preset: Preset | str | Path, *, device: str | torch.device | N
 
 @contextmanager
 def quiet_loading():
-    """Keep diffusers and transformers from drawing bars, and from warning of what we leave out on purpose, while they load."""
-    states = [(library, library.get_verbosity(), library.is_progress_bar_enabled()) for library in (diffusers_logging, transformers_logging)]
+    """Keep diffusers and transformers from drawing bars, and from warning of what we leave out on purpose, as they load."""
+    states = [(library, library.get_verbosity(), library.is_progress_bar_enabled())
+              for library in (diffusers_logging, transformers_logging)]
     try:
         for library, _, _ in states:
             library.set_verbosity_error()
@@ -112,8 +119,8 @@ def quiet_loading():
 
 
 def default_device() -> torch.device:
-    """The first CUDA device, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The CUDA device of this process (a launcher numbers them, else the first), or the CPU."""
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def bf16_pays(device: torch.device) -> bool:
@@ -123,11 +130,15 @@ def bf16_pays(device: torch.device) -> bool:
     return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
+def in_bf16(device: torch.device, *, precision: str = "auto") -> bool:
+    """Whether to multiply in bfloat16: where `precision` is "bf16", or "auto" and the hardware has it; not with "fp32"."""
+    return precision == "bf16" or (precision == "auto" and bf16_pays(device))
+
+
 @contextmanager
 def fast_precision(device: torch.device, *, precision: str = "auto"):
-    """Autocast to bfloat16 where `precision` is "bf16", or "auto" and the hardware has it; "fp32" leaves all as it is."""
-    enabled = precision == "bf16" or (precision == "auto" and bf16_pays(device))
-    with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+    """Autocast to bfloat16 where `in_bf16` says so; elsewhere all stays as it is."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16(device, precision=precision)):
         yield
 
 
@@ -142,8 +153,12 @@ def to_pixels(images: torch.Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def encode_latents(vae, pixels: np.ndarray, *, batch: int = 64, progress: bool = False) -> torch.Tensor:
-    """Posterior means times the scaling factor, float32 (N, C, h, w) on the CPU, of uint8 (N, H, W, 3) pictures."""
+def encode_latents(vae, pixels: np.ndarray, *, batch: int | None = None, progress: bool = False) -> torch.Tensor:
+    """Posterior means times the scaling factor, float32 (N, C, h, w) on the CPU, of uint8 (N, H, W, 3) pictures.
+
+    `batch` pictures at once: by default 64 of 64 px, and of larger ones so many fewer that they need no more memory.
+    """
+    batch = batch or max(1, 64 * 64**2 // max(64**2, pixels.shape[1] * pixels.shape[2]))
     parts = []
     for start in tqdm(range(0, len(pixels), batch), desc="encode", disable=not progress):
         images = to_images(pixels[start:start + batch]).to(vae.device)
@@ -162,9 +177,7 @@ def write_manifest(folder: Path) -> Path:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
     entries = {path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size} for path in files}
     target = folder / "manifest.json"
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(entries, indent=1) + "\n")
-    os.replace(partial, target)
+    write_whole(target, (json.dumps(entries, indent=1) + "\n").encode())
     return target
 
 
@@ -176,7 +189,8 @@ def check_manifest(folder: Path) -> None:
     for name, entry in json.loads(manifest.read_text()).items():
         path = folder / name
         if not path.exists():
-            raise InputError(f"{path}: missing, though {manifest} lists it. Restore it (`git checkout {path}`) or pretrain anew.")
+            raise InputError(f"{path}: missing, though {manifest} lists it. Restore it (`git checkout {path}`) "
+                             "or pretrain anew.")
         if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
             raise InputError(f"{path}: differs from its hash in {manifest}. Restore it (`git checkout {path}`), "
                              "or if you changed it on purpose, delete the manifest.")

@@ -1,17 +1,26 @@
 """The training loop: resumable, paired across alpha, and its adapters belong to plain diffusers."""
 
 import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file
 
-from debiaslib import finetune
+from debiaslib import __main__ as cli
+from debiaslib import finetune, presets
+from debiaslib.errors import InputError
 from debiaslib.generate import SampleConfig, sample
 from debiaslib.indicators import Batch, Evidence, build_indicator
-from debiaslib.presets import PRESETS
 
 CONFIG = finetune.FinetuneConfig(indicator="literal", alpha=0.1, steps=4, batch=4, accumulation=1, learning_rate=1e-2,
                                  lora_rank=4, lora_alpha=16, prompt="a human face", natural_count=6, precision="fp32")
@@ -74,22 +83,118 @@ def output_of(unet: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.
 
 def test_killed_run_ends_like_an_unbroken_one(small_pipe, data, tmp_path, monkeypatch):
     finetune.finetune(small_pipe, data, config=CONFIG, out=tmp_path / "whole", progress=False)
-    real_step = finetune._step
+    real_update = finetune.update
 
-    def killed(*args):
-        if args[-1] == 3:
+    def killed(run, step):
+        if step == 3:
             raise KeyboardInterrupt
-        return real_step(*args)
-    monkeypatch.setattr(finetune, "_step", killed)
+        return real_update(run, step)
+    monkeypatch.setattr(finetune, "update", killed)
     with pytest.raises(KeyboardInterrupt):
         finetune.finetune(small_pipe, data, config=CONFIG, out=tmp_path / "killed", progress=False, save_every=2)
     small_pipe.unet.delete_adapters("default")
-    monkeypatch.setattr(finetune, "_step", real_step)
+    monkeypatch.setattr(finetune, "update", real_update)
     record = finetune.finetune(small_pipe, data, config=CONFIG, out=tmp_path / "killed", progress=False)
     assert [row["step"] for row in record["curve"]] == [0, 1, 2, 3]
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
     assert not (tmp_path / "killed" / "checkpoint.safetensors").exists()
+
+
+def test_the_same_training_gives_the_same_file(small_pipe, data, tmp_path):
+    """peft keeps the adapted layers as a set, safetensors its metadata in an order of chance."""
+    names = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2")
+    for turn, targets in enumerate((names, names[::-1])):
+        config = dataclasses.replace(CONFIG, lora_targets=targets, steps=1)
+        finetune.finetune(small_pipe, data, config=config, out=tmp_path / str(turn), progress=False)
+    first, second = ((tmp_path / turn / finetune.ADAPTER_FILE).read_bytes() for turn in "01")
+    assert first == second
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+SHARED_OUT = {"literal": (8, 1), "oracle": (1, 2)}
+"""Batch and accumulation for two indicators: a batch cut in two, and two whole batches."""
+
+LAUNCHED = """
+import dataclasses, sys
+from debiaslib import __main__ as cli, presets
+folder, out, *trainings = sys.argv[1:]
+presets.bf16_pays = lambda device: False
+for training in trainings:
+    indicator, batch, accumulation = training.split()
+    presets.PRESETS["tiny"] = dataclasses.replace(presets.PRESETS["tiny"], source=f"{folder}/model", image_size=32,
+                                                  train_steps=3, batch=int(batch), accumulation=int(accumulation))
+    assert not cli.main(["train", "--faces", f"{folder}/faces", "--train-size", "10", "--alpha", "0.1",
+                         "--indicator", indicator, "--out", f"{out}/{indicator}"])
+"""
+
+
+@pytest.fixture
+def on_disk(small_pipe, tmp_path):
+    """A saved pipeline and a face set."""
+    small_pipe.save_pretrained(tmp_path / "model")
+    (tmp_path / "faces").mkdir()
+    generator = np.random.default_rng(0)
+    names = [f"{number:02d}.png" for number in range(20)]
+    for name in names:
+        Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "faces" / name)
+    frame = pd.DataFrame({"file_name": names, "gender": ["Male", "Female"] * 10})
+    frame.to_csv(tmp_path / "faces/metadata.csv", index=False)
+    return tmp_path
+
+
+def launch(folder, out, *, processes):
+    """What `accelerate launch` does: as many processes, each told its rank and where to meet the others."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    trainings = [f"{indicator} {batch} {accumulation}" for indicator, (batch, accumulation) in SHARED_OUT.items()]
+    command = [sys.executable, "-c", LAUNCHED, str(folder), str(out), *trainings]
+    ranks = [os.environ | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(processes), "MASTER_PORT": port,
+                           "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
+             for rank in map(str, range(processes))]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen(command, env=env, **pipes) for env in ranks]
+    told = [process.communicate(timeout=600) for process in started]
+    assert [process.returncode for process in started] == [0] * processes, told
+    return [shown for shown, _ in told]
+
+
+def test_two_processes_train_the_adapters_that_one_trains(on_disk, monkeypatch):
+    monkeypatch.setattr(presets, "bf16_pays", lambda device: False)
+    for indicator, (batch, accumulation) in SHARED_OUT.items():
+        preset = dataclasses.replace(presets.PRESETS["tiny"], source=str(on_disk / "model"), image_size=32, train_steps=3,
+                                     batch=batch, accumulation=accumulation)
+        monkeypatch.setitem(presets.PRESETS, "tiny", preset)
+        assert cli.main(["train", "--faces", str(on_disk / "faces"), "--train-size", "10", "--alpha", "0.1",
+                         "--indicator", indicator, "--out", str(on_disk / "one" / indicator)]) == 0
+    first, second = launch(on_disk, on_disk / "two", processes=2)
+    assert first.count("3 steps") == 2 and not second, "the first process alone reports"
+    for indicator in SHARED_OUT:
+        one, two = (on_disk / name / indicator for name in ("one", "two"))
+        assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
+        for name, expected in weights(one).items():
+            torch.testing.assert_close(weights(two)[name], expected, rtol=1e-3, atol=1e-5)
+        curves = [json.loads((folder / finetune.RECORD_FILE).read_text())["curve"] for folder in (one, two)]
+        for row, other in zip(*curves, strict=True):
+            assert row == pytest.approx(other, abs=2e-4)
+
+
+@pytest.mark.parametrize(("processes", "batch", "accumulation"), [(1, 16, 1), (2, 16, 1), (2, 1, 4), (3, 16, 4), (8, 2, 4)])
+def test_every_face_of_an_update_is_some_processs_own(processes, batch, accumulation):
+    config = dataclasses.replace(CONFIG, batch=batch, accumulation=accumulation)
+    seen = []
+    for rank in range(processes):
+        turns, mine = finetune._portions(SimpleNamespace(num_processes=processes, process_index=rank), config)
+        seen += [(turn, face) for turn in turns for face in range(batch)[mine]]
+    assert sorted(seen) == [(turn, face) for turn in range(accumulation) for face in range(batch)]
+
+
+def test_more_processes_than_faces_are_refused():
+    config = dataclasses.replace(CONFIG, batch=1, accumulation=4)
+    with pytest.raises(InputError, match="8 processes: cannot share out updates of 4 times 1 faces"):
+        finetune._portions(SimpleNamespace(num_processes=8, process_index=0), config)
 
 
 def test_alpha_changes_nothing_but_the_loss(small_pipe, data):
@@ -138,5 +243,6 @@ def test_fit_loss_weighs_groups_equally(small_pipe, data):
     prompt = finetune._encode_prompts(small_pipe, "a human face")[:1]
     arguments = (small_pipe.unet, data, prompt, small_pipe.scheduler)
     both = finetune.fit_loss(*arguments, draws=200)
-    one_group = finetune.fit_loss(small_pipe.unet, dataclasses.replace(data, evidence=Evidence()), prompt, small_pipe.scheduler, draws=200)
+    unlabelled = dataclasses.replace(data, evidence=Evidence())
+    one_group = finetune.fit_loss(small_pipe.unet, unlabelled, prompt, small_pipe.scheduler, draws=200)
     assert both == pytest.approx(one_group, rel=0.1) and both != one_group
