@@ -12,7 +12,6 @@ import random
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +22,6 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionPipeline
 from diffusers.training_utils import EMAModel, compute_snr
 from scipy.stats import bootstrap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from debiaslib import checkpoints, fairness
@@ -43,7 +41,7 @@ from debiaslib.contours import (
     scribble_lines,
     to_grey,
 )
-from debiaslib.descent import Shadow, descend, set_rate
+from debiaslib.descent import Shadow, descend, set_rate, training_attention
 from debiaslib.errors import InputError
 from debiaslib.faces import load_faces
 from debiaslib.generate import ControlGuide, Guide, ImageGuide, SampleConfig, sample
@@ -172,17 +170,12 @@ def predict(pipe: StableDiffusionPipeline, controlnet: ControlNetModel, noisy: t
     device = pipe.device
     condition = torch.from_numpy(lines).to(device)[:, None].expand(-1, 3, -1, -1).float() / 255
     condition, noisy = (part.contiguous(memory_format=torch.channels_last) for part in (condition, noisy))
-    with torch.autocast(device.type, torch.bfloat16), _attention(device):
+    with torch.autocast(device.type, torch.bfloat16), training_attention(device):
         with torch.no_grad():
             text = pipe.text_encoder(tokens.to(device))[0]
         down, middle = controlnet(noisy, timesteps, text, condition, return_dict=False)
         return pipe.unet(noisy, timesteps, text, down_block_additional_residuals=down,
                          mid_block_additional_residual=middle).sample
-
-
-def _attention(device: torch.device) -> AbstractContextManager:
-    """Plain attention on CPUs: over 64 places the fused kernel's backward pass takes longer (a step .69 s, plain .58 s)."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 # Lines as people draw them ---------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from debiaslib import checkpoints, faces, rarity
 from debiaslib.atomic import write_whole
+from debiaslib.descent import training_attention
 from debiaslib.errors import InputError
 from debiaslib.face_embedding import embed_faces
 from debiaslib.indicators import INDICATORS, WANTED, Batch, Evidence, NoIndicator, build_indicator, needs_of
@@ -129,7 +130,7 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
                 seconds = spent + time.perf_counter() - began
                 checkpoints.save(checkpoint, step=step + 1, notes={"curve": curve, "seconds": seconds}, **state)
     seconds = spent + time.perf_counter() - began
-    fit = fit_loss(run.unet, data, run.prompts[:1], run.scheduler)
+    fit = fit_loss(run.unet, data, run.prompts[:1], run.scheduler, precision=config.precision)
     record = {"config": asdict(config), "train_s": round(seconds, 2), "embed_s": round(data.embed_s, 2),
               "fit_loss": round(fit, 5), **_weighing(run.indicator.weights(data.faces.shape[1]), data.is_male),
               "curve": curve}
@@ -270,7 +271,7 @@ def update(run: Run, step: int) -> dict[str, float]:
             continue
         share = drawn[1][mine].sum().item() / config.batch / config.accumulation
         latents, is_face, noise, timesteps, dropped, index = (part[mine].to(device) for part in drawn)
-        with fast_precision(device, precision=config.precision):
+        with fast_precision(device, precision=config.precision), training_attention(device):
             noisy = run.scheduler.add_noise(latents, noise, timesteps)
             predicted = run.unet(noisy, timesteps, run.prompts[dropped]).sample
         loss, logs = run.indicator.loss(
@@ -333,15 +334,17 @@ def _others(config: FinetuneConfig, generator: torch.Generator) -> int:
 
 
 @torch.no_grad()
-def fit_loss(unet: torch.nn.Module, data: TrainingSet, prompt: torch.Tensor, scheduler, *, draws: int = 800,
-             batch: int = 100) -> float:
+def fit_loss(unet: torch.nn.Module, data: TrainingSet, prompt: torch.Tensor, scheduler, *, draws: int | None = None,
+             batch: int = 100, precision: str = "auto") -> float:
     """Denoising loss on the training faces themselves: fixed noise and timesteps, averaged within groups, then over them.
 
-    It tells how much a run has adapted: an adapter that learnt less looks fairer when the base model was fair.
+    Faces take turns until there are `draws`: by default 400, or one each if there are more. It tells how much a run has
+    adapted: an adapter that learnt less looks fairer when the base model was fair.
     """
     unet.eval()
     generator = torch.Generator().manual_seed(20_250)
     count, at_once = data.faces.shape[1], max(1, 100 * 16**2 // math.prod(data.faces.shape[3:]))
+    draws = draws or max(400, count)
     index = torch.arange(draws) % count
     losses = []
     for part in index.split(batch):
@@ -350,8 +353,9 @@ def fit_loss(unet: torch.nn.Module, data: TrainingSet, prompt: torch.Tensor, sch
         timesteps = torch.randint(1000, (len(part),), generator=generator)
         noisy = scheduler.add_noise(latents, noise, timesteps)
         for few in torch.arange(len(part)).split(at_once):
-            predicted = unet(noisy[few].to(unet.device), timesteps[few].to(unet.device),
-                             prompt.expand(len(few), -1, -1)).sample
+            with fast_precision(unet.device, precision=precision):
+                predicted = unet(noisy[few].to(unet.device), timesteps[few].to(unet.device),
+                                 prompt.expand(len(few), -1, -1)).sample
             losses.append((predicted.float().cpu() - noise[few]).square().mean((1, 2, 3)))
     losses = torch.cat(losses).numpy()
     group = np.zeros(draws, bool) if data.is_male is None else data.is_male[index.numpy()]

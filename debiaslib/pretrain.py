@@ -31,7 +31,7 @@ from debiaslib import checkpoints
 from debiaslib.atomic import replacing, write_whole
 from debiaslib.autoencoder import AutoencoderConfig, SharpenConfig, sharpen_decoder, standardise_latents, train_autoencoder
 from debiaslib.captions import byte_pairs, caption_words, random_caption
-from debiaslib.descent import Shadow, descend, set_rate
+from debiaslib.descent import Shadow, descend, set_rate, training_attention
 from debiaslib.errors import InputError
 from debiaslib.faces import load_faces, read_metadata
 from debiaslib.presets import encode_latents, fast_precision, sha256, to_images, write_manifest
@@ -182,7 +182,7 @@ def _denoiser_step(model, tokenizer, scheduler, latents, records, optimizer, con
     mine = slice(state.process_index, None, state.num_processes)
     clean, noise, timesteps, tokens = clean[mine], noise[mine], timesteps[mine], tokens[mine]
     noisy = scheduler.add_noise(clean, noise, timesteps).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16), training_attention(device):
         context = model["text_encoder"](tokens)[0]
         predicted = model["unet"](noisy, timesteps, context).sample
     snr = compute_snr(scheduler, timesteps)
