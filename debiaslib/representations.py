@@ -25,7 +25,7 @@ from debiaslib import faces, rarity
 from debiaslib.copies import pixel_vectors
 from debiaslib.face_embedding import embed_faces
 from debiaslib.finetune import write_json
-from debiaslib.presets import encode_latents, get_preset, load_pipeline
+from debiaslib.presets import data_root, encode_latents, get_preset, load_pipeline, sha256
 
 H_SPACE = (1, 100, 400)
 """Timesteps at which the U-Net's middle block is read: hardly, slightly and strongly noised."""
@@ -144,7 +144,9 @@ def main(arguments: list[str] | None = None) -> int:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(args.out, index=False, float_format="%.4f")
     command = f"python -m debiaslib.representations --faces {args.faces.name} --split {args.split} --seeds {args.seeds}"
-    write_json(args.out.with_suffix(".json"), {"command": command, "faces": len(frame), "source": args.faces.name})
+    model = sha256(data_root() / preset.source / "unet/diffusion_pytorch_model.safetensors")
+    write_json(args.out.with_suffix(".json"),
+               {"command": command, "faces": len(frame), "source": args.faces.name, "unet_sha256": model})
     print(table.groupby(["representation", "n", "share", "exponent"])["p_eff"].agg(["mean", "std"]).round(3).to_string())
     return 0
 
