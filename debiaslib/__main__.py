@@ -42,12 +42,16 @@ VERBS = {
     "train": Verb("debiaslib.finetune", "fine-tune a preset on faces of a chosen mix, with or without an indicator",
                   "train --preset tiny --faces data/faces --ratio 0.25 --train-size 100 --alpha 0.05 "
                   "--indicator literal --seed 0 --out runs/adapter"),
-    "generate": Verb("debiaslib.generate", "draw faces from a prompt, one seed a picture",
+    "generate": Verb("debiaslib.generate", "draw faces from a prompt, a contour or a sketch, one seed a picture",
                      'generate --model runs/adapter --prompt "A human face" -n 200 --seed 0 --out runs/samples'),
     "measure": Verb("debiaslib.measure", "judge a folder of faces: fairness with intervals, quality, abstentions",
                     "measure runs/samples --reference data/faces"),
     "sweep": Verb("debiaslib.sweep", "run the whole grid of mixes and intensities, and write table, figure and report",
                   "sweep --out runs/course"),
+    "rebalance": Verb("debiaslib.rebalance", "balance a generator's pictures by shifting its latents, without retraining it",
+                      "rebalance --generator tiny --attributes male,dark -n 100 --out runs/balanced"),
+    "audit": Verb("debiaslib.audit", "ask whom attribute classifiers and face super-resolution fail, group by group",
+                  "audit classifiers --faces data/faces --split evaluate --out runs/audit"),
 }
 
 
@@ -113,7 +117,7 @@ def _run(name: str, rest: list[str]) -> int:
 
 
 def _epilog() -> str:
-    lines = ["verbs:", *(f"  {name:<10}{verb.summary}" for name, verb in VERBS.items()), "", "examples:"]
+    lines = ["verbs:", *(f"  {name:<11}{verb.summary}" for name, verb in VERBS.items()), "", "examples:"]
     lines += [f"  python -m debiaslib {verb.example}" for verb in VERBS.values()]
     return "\n".join([*lines, "", "Exit codes: 0 done, 1 a fault of ours, 2 bad input, 130 stopped with Ctrl-C."])
 

@@ -50,7 +50,7 @@ def test_help_has_a_line_and_an_example_for_every_verb(capsys):
     shown = capsys.readouterr().out
     assert leave.value.code == 0
     for name, about in cli.VERBS.items():
-        assert f"  {name:<10}{about.summary}\n" in shown
+        assert f"  {name:<11}{about.summary}\n" in shown
         assert f"  python -m debiaslib {about.example}\n" in shown and about.example.startswith(name)
 
 
