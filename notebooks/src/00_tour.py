@@ -220,13 +220,16 @@ asked_400
 # %%
 men, women = (int(asked_400.loc["a human face", column]) for column in ("read_man", "read_woman"))
 span = discrepancy_interval([men, women])
+verdict = "more than chance gives" if span.estimate > null_band(men + women) else "no more than chance gives a fair model"
 Markdown(f"Of the {men + women} neutral faces that the judge decided on, **{100 * men / (men + women):.0f} %** are read "
          f"as men: FD {span.estimate:.3f} ({span.low:.3f} to {span.high:.3f}), with a null band up to "
-         f"{null_band(men + women):.3f}.")
+         f"{null_band(men + women):.3f}. That is {verdict}.")
 
 # %% [markdown]
-# *This* is what a default looks like. How far was your guess? And note the other two rows: a prompt that says who is
-# wanted is not always obeyed, or not always read as obeyed. Which of the two it is, we ask in section 6.
+# *This* is how a default is measured. How far was your guess? It learned from photographs of which 52 % were labelled
+# men, so a default near the middle is no surprise; fine-tune it on another mix, as notebook 03 will, and it moves. And
+# note the other two rows: a prompt that says who is wanted is not always obeyed, or not always read as obeyed. Which of
+# the two it is, we ask in section 6.
 #
 # **A published case.** Huang et al. (2025) fine-tuned Stable Diffusion v1.5 on 100 faces, of which 20, 50 or 80
 # were men, and had 800 pictures of "A human face" judged from each model. These are their models *before* any
