@@ -1,13 +1,19 @@
 """Exercise checks: what was not tried, what is right, and a hint of its own for each likely mistake."""
 
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from debiaslib import checks
 from debiaslib.errors import InputError
+from debiaslib.faces import draw_subset
 from debiaslib.fairness import fairness_discrepancy, null_band
 from debiaslib.indicators import KAPPA, build_indicator
+from debiaslib.pictures import sharpness
 from debiaslib.rarity import effective_share, weighted_share
 
 SIZES = [100 * 2**power for power in range(8)]
@@ -32,6 +38,20 @@ def worth(n, p):
     """The effective sample size of the oracle's weights, by Kish's formula."""
     is_male = np.arange(n) < round(p * n)
     return n * effective_share(np.where(is_male, 1 / (2 * p), 1 / (2 * (1 - p))))
+
+
+def laplacian_of_dimmed(light):
+    """The package's sharpness of tiles whose grey levels are multiplied by `light` and stay whole numbers."""
+    tiles = np.random.default_rng(0).integers(0, 20, (128, 128)) * 10.0
+    return sharpness(Image.fromarray((tiles * light).round().astype(np.uint8)))
+
+
+def largest_subset(men, women, *, ratio):
+    """What `draw_subset` can give: it refuses one face more."""
+    frame = pd.DataFrame({"gender": ["Male"] * men + ["Female"] * women})
+    with pytest.raises(InputError, match="largest size") as refusal:
+        draw_subset(frame, ratio=ratio, size=men + women, seed=0)
+    return int(re.search(r"allows is (\d+)", str(refusal.value))[1])
 
 
 # How people really get there: each wrong answer as it would be typed, and a word that only its hint holds.
@@ -61,6 +81,36 @@ WRONG = [
     ("tour.share_read", lambda p, men, women: 1 - share_read(p, men, women), "read as women"),
     ("tour.share_read", lambda p, men, women: 0.5, "Two kinds"),
     ("tour.share_read", share_read(0.5, 0.9, 0.8), "without brackets"),
+    ("curation.reached", 9 / 120, "everybody who was there"),
+    ("curation.reached", 9 / (120 - 6 - 24 - 9 - 5), "accepted in the end"),
+    ("curation.reached", 9 / (120 - 6 - 24 - 5), "comes later"),
+    ("curation.reached", 9 / (120 - 6 - 24 - 9), "both together"),
+    ("curation.reached", 9 / (120 - 6), "Only the damaged"),
+    ("curation.reached", 9 / (6 + 24 + 9 + 5), "all rejections"),
+    ("curation.reached", (6 + 24 + 9 + 5) / 120, "all filters together"),
+    ("curation.reached", 1 - 9 / 90, "it let through"),
+    ("curation.reached", 10, "per cent"),
+    ("curation.reached", 0.5, "Follow the 120"),
+    ("curation.dimmed", lambda value, light: value * light, "variance of differences"),
+    ("curation.dimmed", lambda value, light: value, "The focus has not changed"),
+    ("curation.dimmed", lambda value, light: value / light, "You divided"),
+    ("curation.dimmed", lambda value, light: value / light**2, "the direction is not"),
+    ("curation.dimmed", lambda value, light: value * light**0.5, "took the root"),
+    ("curation.dimmed", lambda value, light: value * (1 - light) ** 2, "not what was taken away"),
+    ("curation.dimmed", lambda value, light: value - light, "by a factor"),
+    ("curation.dimmed", lambda value, light: 0.0, "a variance of such"),
+    ("curation.largest", 48 + 90, "one man to two women"),
+    ("curation.largest", 2 * 48, "*even* subset"),
+    ("curation.largest", 90 + 90 / 4, "upside down"),
+    ("curation.largest", 112, "upside down"),
+    ("curation.largest", 113, "upside down"),
+    ("curation.largest", 90 + 4 * 90, "whoever is scarce"),
+    ("curation.largest", 48 + 4 * 48, "every man four women"),
+    ("curation.largest", 48 / 4, "in all"),
+    ("curation.largest", 48, "count as well"),
+    ("curation.largest", 4 * 48, "four times the men"),
+    ("curation.largest", 48 / 0.75, "one in *five*"),
+    ("curation.largest", 59, "if there are women enough"),
     ("indicator.share_aimed_at", 0.2, "the share in the set"),
     ("indicator.share_aimed_at", 2.5 * 20 / 100, "the number of faces"),
     ("indicator.share_aimed_at", 2.5 / (2.5 + 1), "How many of each"),
@@ -95,6 +145,12 @@ RIGHT = [
     ("tour.sample_size", next(n for n in SIZES if null_band(n) < 0.02)),
     ("tour.share_read", share_read),
     ("tour.share_read", lambda *given: np.float64(share_read(*given))),
+    ("curation.reached", 9 / (120 - 6 - 24)),
+    ("curation.reached", np.float32(0.1)),
+    ("curation.dimmed", lambda value, light: value * light * light),
+    ("curation.dimmed", lambda value, light: value * laplacian_of_dimmed(light) / laplacian_of_dimmed(1)),
+    ("curation.largest", largest_subset(48, 90, ratio=4)),
+    ("curation.largest", 60.0),
     ("indicator.share_aimed_at", weighted_share(np.where(np.arange(100) < 20, 2.5, 1), np.arange(100) < 20)),
     ("indicator.share_aimed_at", 0.385),
     ("indicator.weight", lambda alpha, v: 1 + strength(alpha) * (v - 1)),
