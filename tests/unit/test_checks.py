@@ -98,7 +98,7 @@ WRONG = [
     ("curation.dimmed", lambda value, light: value * light**0.5, "took the root"),
     ("curation.dimmed", lambda value, light: value * (1 - light) ** 2, "not what was taken away"),
     ("curation.dimmed", lambda value, light: value - light, "by a factor"),
-    ("curation.dimmed", lambda value, light: 0.0, "a variance of such"),
+    ("curation.dimmed", lambda value, light: 0.0, "variance of such"),
     ("curation.largest", 48 + 90, "one man to two women"),
     ("curation.largest", 2 * 48, "*even* subset"),
     ("curation.largest", 90 + 90 / 4, "upside down"),
