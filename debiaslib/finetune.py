@@ -271,12 +271,13 @@ def update(run: Run, step: int) -> dict[str, float]:
             continue
         share = drawn[1][mine].sum().item() / config.batch / config.accumulation
         latents, is_face, noise, timesteps, dropped, index = (part[mine].to(device) for part in drawn)
-        with fast_precision(device, precision=config.precision), training_attention(device):
-            noisy = run.scheduler.add_noise(latents, noise, timesteps)
-            predicted = run.unet(noisy, timesteps, run.prompts[dropped]).sample
-        loss, logs = run.indicator.loss(
-            Batch(predicted=predicted.float(), noise=noise, is_face=is_face, index=index[is_face]))
-        (loss * share).backward()
+        with training_attention(device):  # the backward pass too: checkpointing computes forward passes in it
+            with fast_precision(device, precision=config.precision):
+                noisy = run.scheduler.add_noise(latents, noise, timesteps)
+                predicted = run.unet(noisy, timesteps, run.prompts[dropped]).sample
+            loss, logs = run.indicator.loss(
+                Batch(predicted=predicted.float(), noise=noise, is_face=is_face, index=index[is_face]))
+            (loss * share).backward()
         totals = {name: totals.get(name, 0.0) + value * share for name, value in logs.items()}
     if run.state.num_processes > 1:
         totals = _add_up(run.weights, totals)

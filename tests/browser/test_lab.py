@@ -23,7 +23,7 @@ def run_all(page: Page) -> None:
         page.get_by_role("menuitem", name=re.compile(f"^{entry}")).click()
     page.wait_for_function(
         """() => { const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')];
-                   return prompts.length && prompts.every(prompt => /\\d/.test(prompt.textContent)); }""", timeout=150_000)
+                   return prompts.length && prompts.every(prompt => /\\d/.test(prompt.textContent)); }""", timeout=300_000)
 
 
 @pytest.mark.parametrize("name", WIDGET_NOTEBOOKS)
