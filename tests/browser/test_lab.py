@@ -1,29 +1,49 @@
 """The notebooks in a real JupyterLab: they open, run from top to bottom, and their widgets answer the keyboard."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
+from playwright.sync_api import TimeoutError as PatienceError
 
 WIDGET_NOTEBOOKS = ("02_indicator_design",)
 
 
+# JupyterLab puts a long notebook's cells on the page bit by bit: what is said of all cells is said of `count` of them.
+PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')].map(prompt => prompt.textContent)"
+CLEARED = f"count => {{ const said = {PROMPTS}; return said.length == count && !said.some(text => /[*\\d]/.test(text)); }}"
+STARTED = f"() => {PROMPTS}.some(text => /[*\\d]/.test(text))"
+FINISHED = f"count => {{ const said = {PROMPTS}; return said.length == count && said.every(text => /\\d/.test(text)); }}"
+
+
 def open_notebook(page: Page, address: str, name: str) -> None:
-    page.goto(f"{address}lab/tree/{name}?reset")
+    page.goto(f"{address}lab/tree/{name}")
     expect(page.locator(".jp-NotebookPanel:visible .jp-Notebook")).to_be_visible(timeout=60_000)
     expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_attached(timeout=60_000)
 
 
-def run_all(page: Page) -> None:
-    """Clear all outputs, run all cells, and wait until each has its number."""
-    for menu, entry in (("Edit", "Clear Outputs of All Cells"), ("Run", "Run All Cells")):
+def choose(page: Page, menu: str, entry: str, *, until: str, count: int) -> None:
+    """A menu's entry. JupyterLab drops a choice made while it still settles, so it is made again until the page shows it."""
+    for patience in (5_000, 10_000, 20_000, 40_000):
         page.get_by_role("menuitem", name=menu, exact=True).click()
         page.get_by_role("menuitem", name=re.compile(f"^{entry}")).click()
-    page.wait_for_function(
-        """() => { const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')];
-                   return prompts.length && prompts.every(prompt => /\\d/.test(prompt.textContent)); }""", timeout=300_000)
+        try:
+            page.wait_for_function(until, arg=count, timeout=patience)
+            return
+        except PatienceError:
+            continue
+    raise AssertionError(f"{menu} > {entry} did nothing; the prompts read {page.evaluate(PROMPTS)}")
+
+
+def run_all(page: Page, notebook: Path) -> None:
+    """Clear all outputs, run all cells, and wait until each has its number."""
+    count = sum(cell["cell_type"] == "code" for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"])
+    choose(page, "Edit", "Clear Outputs of All Cells", until=CLEARED, count=count)
+    choose(page, "Run", "Run All Cells", until=STARTED, count=count)
+    page.wait_for_function(FINISHED, arg=count, timeout=300_000)
 
 
 @pytest.mark.parametrize("name", WIDGET_NOTEBOOKS)
@@ -32,10 +52,10 @@ def test_a_notebook_runs_and_its_slider_answers_the_keyboard(lab, seen, root: Pa
     shutil.copy(root / f"notebooks/{name}.ipynb", folder)
     page = seen.page
     open_notebook(page, address, f"{name}.ipynb")
-    run_all(page)
+    run_all(page, folder / f"{name}.ipynb")
     assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
     slider = page.locator(".widget-slider [role=slider], .noUi-handle").first
-    slider.scroll_into_view_if_needed()
+    slider.scroll_into_view_if_needed(timeout=60_000)
     slider.focus()
     readout = page.locator(".widget-html-content caption").first
     for keys, alpha in ((["ArrowRight"], "0.01"), (["ArrowRight"] * 4, "0.05"), (["End"], "0.2"), (["Home"], "0")):
