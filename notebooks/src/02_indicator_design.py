@@ -50,7 +50,7 @@ from debiaslib.plots import GROUP_COLOURS
 from debiaslib.presets import data_root, encode_latents, get_preset, load_pipeline
 from debiaslib.rarity import (DensityConfig, ReferenceConfig, clipped, density_values, effective_share,
                               reference_values, top_share, weighted_share)
-from debiaslib.widgets import AlphaExplorer, alpha_path
+from debiaslib.widgets.weights import WeightExplorer, alpha_path
 
 plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False}
 
@@ -627,7 +627,7 @@ ALPHAS = [0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.2]
 paths = pd.concat([alpha_path(v, male[subsets[ratio, draw]], alphas=ALPHAS).assign(ratio=ratio, indicator=name)
                    for (ratio, name, draw), v in values.items()])
 paths = paths.groupby(["ratio", "indicator", "alpha"], sort=False).mean().reset_index()
-AlphaExplorer(paths)
+WeightExplorer(paths)
 
 # %% [markdown]
 # Move the slider: click on it, or reach it with the Tab key, then use the arrow keys. The numbers are means of the ten

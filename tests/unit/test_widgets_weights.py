@@ -9,7 +9,7 @@ import pytest
 from debiaslib.errors import InputError
 from debiaslib.indicators import Evidence, build_indicator
 from debiaslib.rarity import effective_share, weighted_share
-from debiaslib.widgets import AlphaExplorer, alpha_path, reading
+from debiaslib.widgets.weights import WeightExplorer, alpha_path, reading
 
 IS_MALE = np.arange(100) < 20
 ORACLE = np.where(IS_MALE, 1 / 0.2, 1 / 0.8)
@@ -65,7 +65,7 @@ def test_what_is_not_there_is_said(paths: pd.DataFrame):
 
 
 def test_moving_a_control_changes_the_reading(paths: pd.DataFrame):
-    explorer = AlphaExplorer(paths)
+    explorer = WeightExplorer(paths)
     assert numbers(explorer.readout.value)[1] == "oracle 0.20 100 of 100 faces"
     explorer.alpha.value = 0.1
     assert explorer.readout.value == reading(paths, ratio=0.25, alpha=0.1)
@@ -74,10 +74,10 @@ def test_moving_a_control_changes_the_reading(paths: pd.DataFrame):
 
 
 def test_without_a_kernel_the_reading_is_still_there(paths: pd.DataFrame):
-    explorer = AlphaExplorer(paths)
+    explorer = WeightExplorer(paths)
     bundle = explorer._repr_mimebundle_()
     assert bundle["text/html"] == explorer.readout.value
-    assert bundle["text/plain"] == "AlphaExplorer(alpha=0, ratio=0.25)" == repr(explorer)
+    assert bundle["text/plain"] == "WeightExplorer(alpha=0, ratio=0.25)" == repr(explorer)
     assert "application/vnd.jupyter.widget-view+json" in bundle
 
 

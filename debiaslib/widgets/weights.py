@@ -1,8 +1,4 @@
-"""Widgets of the notebooks: pure functions make the tables and the HTML, a thin widget shows them.
-
-All state sits in `HTML` values, so that a saved notebook keeps it; every control is moved by keyboard (Tab, then the arrow
-keys). Where no kernel runs and no widget can be drawn, the same reading is shown as plain HTML.
-"""
+"""What alpha does to an indicator's weights, before any training: a slider for alpha above the share that they aim at."""
 
 from collections.abc import Sequence
 from html import escape
@@ -51,7 +47,7 @@ def reading(paths: pd.DataFrame, *, ratio: float, alpha: float) -> str:
             f"{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
 
-class AlphaExplorer(ipywidgets.VBox):
+class WeightExplorer(ipywidgets.VBox):
     """A slider for alpha and buttons for the ratio above a `reading`; everything was computed beforehand, in `paths`."""
 
     def __init__(self, paths: pd.DataFrame):
@@ -66,7 +62,7 @@ class AlphaExplorer(ipywidgets.VBox):
             control.observe(self._show, names="value")
 
     def __repr__(self) -> str:
-        return f"AlphaExplorer(alpha={self.alpha.value:g}, ratio={self.ratio.value:g})"
+        return f"WeightExplorer(alpha={self.alpha.value:g}, ratio={self.ratio.value:g})"
 
     def _repr_mimebundle_(self, **options) -> dict:
         """The widget, and beside it its present reading, for viewers that draw no widgets."""
