@@ -20,6 +20,7 @@ from accelerate.utils import broadcast, reduce
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from debiaslib import checkpoints, faces, rarity
@@ -34,12 +35,17 @@ ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 RECORD_FILE = "run.json"
 
 
+EPOCHS = 500_009
+"""Keeps the random numbers of epochs apart from those of steps."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """One training run. Defaults are S1's (METHOD in the README) where the preset does not say otherwise.
 
     `natural_share` is the number of natural pictures for every face of a batch; they reach the indicator and never the
-    denoising loss. `prompt_dropout` keeps the unconditional branch of classifier-free guidance in training.
+    denoising loss. `prompt_dropout` keeps the unconditional branch of classifier-free guidance in training. The adapter is
+    the mean of those after the last `averaged` part of the updates (Polyak and Juditsky 1992); 0 is the last one alone.
     """
 
     indicator: str = "literal"
@@ -54,6 +60,7 @@ class FinetuneConfig:
     prompt: str
     natural_share: float = 0.25
     natural_count: int = 100
+    averaged: float = 0.0
     weight_decay: float = 1e-2
     clip_value: float = 1.0
     prompt_dropout: float = 0.1
@@ -66,7 +73,8 @@ class FinetuneConfig:
         """The preset's settings, with changes; a change of None means the preset's own."""
         settings = {"steps": preset.train_steps, "batch": preset.batch, "accumulation": preset.accumulation,
                     "learning_rate": preset.learning_rate, "lora_rank": preset.lora_rank, "lora_alpha": preset.lora_alpha,
-                    "lora_targets": preset.lora_targets, "checkpointing": preset.checkpointing, "prompt": preset.prompt}
+                    "lora_targets": preset.lora_targets, "averaged": preset.averaged, "checkpointing": preset.checkpointing,
+                    "prompt": preset.prompt}
         return cls(**settings | {name: value for name, value in changes.items() if value is not None})
 
 
@@ -114,7 +122,9 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
     """
     began = time.perf_counter()
     run = begin(pipe, data, config=config)
-    state = {"modules": {"adapter": _AdapterState(run.unet), "indicator": run.indicator},
+    adapter = torch.nn.ParameterList(weight for weight in run.unet.parameters() if weight.requires_grad)
+    average, first = AveragedModel(adapter), config.steps - round(config.averaged * config.steps)
+    state = {"modules": {"adapter": _AdapterState(run.unet), "average": average, "indicator": run.indicator},
              "optimizers": {"adam": run.optimizer}}
     checkpoint = out / "checkpoint.safetensors"
     start, notes = checkpoints.load(checkpoint, **state)
@@ -124,11 +134,15 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
     with multiplied_as_held(run.unet, config):
         for step in bar:
             logs = update(run, step)
+            if step >= first:
+                average.update_parameters(adapter)
             curve.append({"step": step, **{name: round(value, 5) for name, value in logs.items()}})
             bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()})
             if run.state.is_main_process and (step + 1) % save_every == 0 and step + 1 < config.steps:
                 seconds = spent + time.perf_counter() - began
                 checkpoints.save(checkpoint, step=step + 1, notes={"curve": curve, "seconds": seconds}, **state)
+    if average.n_averaged:
+        adapter.load_state_dict(average.module.state_dict())
     seconds = spent + time.perf_counter() - began
     fit = fit_loss(run.unet, data, run.prompts[:1], run.scheduler, precision=config.precision)
     record = {"config": asdict(config), "train_s": round(seconds, 2), "embed_s": round(data.embed_s, 2),
@@ -152,6 +166,7 @@ class Run:
     data: TrainingSet
     prompts: torch.Tensor
     scheduler: object
+    chances: np.ndarray
     config: FinetuneConfig
     state: PartialState
 
@@ -175,7 +190,8 @@ def begin(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: FinetuneC
             weight.data.copy_(broadcast(weight.data))
     optimizer = torch.optim.AdamW(weights, config.learning_rate, betas=(0.9, 0.999), weight_decay=config.weight_decay)
     return Run(unet=unet, indicator=indicator, optimizer=optimizer, weights=weights, data=data, scheduler=pipe.scheduler,
-               prompts=_encode_prompts(pipe, config.prompt).to(unet.device), config=config, state=state)
+               chances=indicator.weights(data.faces.shape[1]), config=config, state=state,
+               prompts=_encode_prompts(pipe, config.prompt).to(unet.device))
 
 
 def launched() -> PartialState:
@@ -266,17 +282,18 @@ def update(run: Run, step: int) -> dict[str, float]:
     turns, mine = _portions(run.state, config)
     totals: dict[str, float] = {}
     for turn in range(config.accumulation):
-        drawn = _draw(run.data, config, generator, needs_natural=run.indicator.needs_natural)
+        chosen = faces_drawn(run.chances, seed=config.seed, first=(step * config.accumulation + turn) * config.batch,
+                             count=config.batch)
+        drawn = _draw(run.data, config, generator, index=chosen, needs_natural=run.indicator.needs_natural)
         if turn not in turns:
             continue
         share = drawn[1][mine].sum().item() / config.batch / config.accumulation
-        latents, is_face, noise, timesteps, dropped, index = (part[mine].to(device) for part in drawn)
+        latents, is_face, noise, timesteps, dropped = (part[mine].to(device) for part in drawn)
         with training_attention(device):  # the backward pass too: checkpointing computes forward passes in it
             with fast_precision(device, precision=config.precision):
                 noisy = run.scheduler.add_noise(latents, noise, timesteps)
                 predicted = run.unet(noisy, timesteps, run.prompts[dropped]).sample
-            loss, logs = run.indicator.loss(
-                Batch(predicted=predicted.float(), noise=noise, is_face=is_face, index=index[is_face]))
+            loss, logs = run.indicator.loss(Batch(predicted=predicted.float(), noise=noise, is_face=is_face))
             (loss * share).backward()
         totals = {name: totals.get(name, 0.0) + value * share for name, value in logs.items()}
     if run.state.num_processes > 1:
@@ -307,25 +324,49 @@ def _add_up(weights: list[torch.nn.Parameter], totals: dict[str, float]) -> dict
     return dict(zip(totals, logs.tolist(), strict=True))
 
 
-def _draw(data: TrainingSet, config: FinetuneConfig, generator: torch.Generator, *,
+def faces_drawn(chances: np.ndarray, *, seed: int, first: int, count: int) -> torch.Tensor:
+    """Which training faces come up at places `first` to `first + count` of a run, int64 (count,).
+
+    An epoch is N draws in which face i comes up chances_i times, rounded up or down by systematic resampling (Kitagawa 1996)
+    with mean chances_i, shuffled. Equal chances make a data loader's shuffled epochs. `chances` (N,) > 0, of mean 1.
+    """
+    size = len(chances)
+    return torch.cat([_epoch(chances, seed, number)[max(0, first - number * size):first + count - number * size]
+                      for number in range(first // size, (first + count - 1) // size + 1)])
+
+
+def _epoch(chances: np.ndarray, seed: int, number: int) -> torch.Tensor:
+    generator = checkpoints.step_generator(seed, EPOCHS + number)
+    places = np.arange(len(chances)) + 1 - torch.rand(1, generator=generator).item()
+    order = torch.randperm(len(chances), generator=generator)
+    rows = np.searchsorted(np.cumsum(chances[order.numpy()]), places).clip(max=len(chances) - 1)
+    return order[torch.as_tensor(rows)][torch.randperm(len(chances), generator=generator)]
+
+
+def _draw(data: TrainingSet, config: FinetuneConfig, generator: torch.Generator, *, index: torch.Tensor,
           needs_natural: bool) -> tuple[torch.Tensor, ...]:
     """Faces first, natural pictures after them: the faces' numbers are the same whether or not others follow."""
     count = config.batch
-    index = torch.randint(data.faces.shape[1], (count,), generator=generator)
     flips = torch.randint(2, (count,), generator=generator)
     latents = data.faces[flips, index]
     noise = torch.randn(latents.shape, generator=generator)
-    timesteps = torch.randint(1000, (count,), generator=generator)
+    timesteps = _timesteps(count, generator)
     dropped = (torch.rand(count, generator=generator) < config.prompt_dropout).long()
     others = _others(config, generator) if needs_natural else 0
     if others:
         chosen = data.natural[torch.randint(len(data.natural), (others,), generator=generator)]
         latents, noise = torch.cat([latents, chosen]), torch.cat([noise, torch.randn(chosen.shape, generator=generator)])
-        timesteps = torch.cat([timesteps, torch.randint(1000, (others,), generator=generator)])
+        timesteps = torch.cat([timesteps, _timesteps(others, generator)])
         dropped = torch.cat([dropped, torch.zeros(others, dtype=torch.long)])
-        index = torch.cat([index, torch.full((others,), -1)])
     is_face = torch.arange(len(latents)) < count
-    return latents, is_face, noise, timesteps, dropped, index
+    return latents, is_face, noise, timesteps, dropped
+
+
+def _timesteps(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Each uniform over the 1,000, together one in every `count`-th part of them: what a face will be is decided early, and
+    a batch without early timesteps would say nothing of it. One alone is drawn as in S1."""
+    parts = torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)
+    return (parts * (1000 / count)).long().clamp(max=999)
 
 
 def _others(config: FinetuneConfig, generator: torch.Generator) -> int:

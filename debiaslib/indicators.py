@@ -7,9 +7,12 @@ is the squared error of face i, averaged over its latent; v_i is the value of fa
 
 `literal` follows S1 (Huang et al. 2025). `density`, `reference`, `oracle` and `random` weigh the faces instead,
 
-    L = mean_i (1 + s (v_i - 1)) MSE_i,    s = min(1, KAPPA alpha),
+    L = mean_i w_i MSE_i,    w_i = 1 + s (v_i - 1),    s = min(1, KAPPA alpha),
 
-so that S1's alpha of .1 is full strength and no weight is ever negative. None but `oracle` is told a gender.
+so that S1's alpha of .1 is full strength and no weight is ever negative. None but `oracle` is told a gender. The mean is
+taken by drawing: face i comes up w_i times an epoch, with other noise and another timestep each time, and every draw counts
+alike. That descends the same L as factors w_i on evenly drawn faces would, with less noise in the gradient: with `density`
+from 20 % men its variance is .42 of theirs, with `oracle` .85 (24 batches of 16 each).
 """
 
 from dataclasses import dataclass
@@ -26,15 +29,11 @@ KAPPA = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What an indicator sees: predictions and noise (N, C, h, w) in fp32; is_face (N,) bool; faces come first.
-
-    `index` (number of faces,) int64 says which training face each is.
-    """
+    """What an indicator sees: predictions and noise (N, C, h, w) in fp32; is_face (N,) bool; faces come first."""
 
     predicted: torch.Tensor
     noise: torch.Tensor
     is_face: torch.Tensor
-    index: torch.Tensor | None = None
 
     def denoising_losses(self) -> torch.Tensor:
         """Mean squared error of each face, (number of faces,)."""
@@ -72,7 +71,7 @@ class NoIndicator(torch.nn.Module):
         """Look at the training set once, before training."""
 
     def weights(self, count: int) -> np.ndarray:
-        """The weight of each of `count` training faces in the denoising loss, mean 1."""
+        """How often each of `count` training faces comes up an epoch, on average: mean 1."""
         return np.ones(count)
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
@@ -118,12 +117,12 @@ class LiteralIndicator(NoIndicator):
 
 
 class WeightingIndicator(NoIndicator):
-    """What the weighting indicators share: L = mean_i (1 + s (v_i - 1)) MSE_i, s = min(1, KAPPA alpha)."""
+    """What the weighting indicators share: L = mean_i w_i MSE_i, w_i = 1 + s (v_i - 1), s = min(1, KAPPA alpha)."""
 
     def __init__(self, *, alpha: float, latent_channels: int = 4, seed: int = 0):
         super().__init__(alpha=alpha, latent_channels=latent_channels, seed=seed)
         self.strength = min(1.0, KAPPA * alpha)
-        self.register_buffer("value", torch.ones(0), persistent=False)
+        self.value = np.ones(0)
 
     def values(self, evidence: Evidence) -> np.ndarray:
         """v (N,) > 0; made to have mean 1 by `study`."""
@@ -135,17 +134,11 @@ class WeightingIndicator(NoIndicator):
         if missing:
             raise InputError(f"indicator {self.name!r}: needs {' and '.join(WANTED[name] for name in missing)}.")
         values = self.values(evidence)
-        self.value = torch.as_tensor(values / values.mean(), dtype=torch.float32, device=self.value.device)
+        self.value = values / values.mean()
 
     def weights(self, count: int) -> np.ndarray:
-        """The weight of each of `count` training faces in the denoising loss, mean 1."""
-        return 1 + self.strength * (self.value.cpu().numpy().astype(float) - 1)
-
-    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        """The loss to descend and what to log; the unweighted loss is logged beside it."""
-        losses = batch.denoising_losses()
-        weights = 1 + self.strength * (self.value[batch.index] - 1)
-        return (weights * losses).mean(), {"denoising": float(losses.detach().mean())}
+        """How often each of `count` training faces comes up an epoch, on average: mean 1."""
+        return 1 + self.strength * (self.value - 1)
 
 
 class DensityIndicator(WeightingIndicator):

@@ -98,7 +98,7 @@ def source_name(source: str | Path) -> str:
 
 
 def sweep(preset: Preset, *, config: SweepConfig, out: Path, workers: int = 1, progress: bool = True) -> pd.DataFrame:
-    """Run every cell that has no row yet and write `table1.csv` after each; returns the table, one row a cell.
+    """Run every cell that has no row yet and write `table1.csv` after each; returns the table, one row a cell in `out`.
 
     `out/cells/NAME` keeps each cell's adapter, pictures, judgements and row. With several `workers` each is a process of one
     thread, which on a CPU is faster than one process of several; cells do not depend on each other, so the rows are the same
@@ -109,13 +109,13 @@ def sweep(preset: Preset, *, config: SweepConfig, out: Path, workers: int = 1, p
     for ratio in config.ratios:  # fail before the first hour, not after it
         faces.draw_subset(_split(config), ratio=ratio, size=config.train_size, seed=config.seeds[0])
     missing = [cell for cell in todo if not (_folder(out, cell) / "row.json").exists()]
-    write_table(out, todo)
+    write_table(out)
     jobs = (delayed(_run_cell)(preset, config, cell, _folder(out, cell)) for cell in missing)
     with tqdm(total=len(todo), initial=len(todo) - len(missing), desc="sweep", unit="cell", disable=not progress) as bar:
         for cell in Parallel(n_jobs=min(workers, max(1, len(missing))), return_as="generator_unordered")(jobs):
             bar.update()
             bar.set_postfix_str(cell.folder)
-            write_table(out, todo)
+            write_table(out)
     return pd.read_csv(out / "table1.csv")
 
 
@@ -134,18 +134,23 @@ def _split(config: SweepConfig) -> pd.DataFrame:
 
 
 def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
-    """Note whose folder this is, or refuse it. More pictures, ratios or seeds than before may be asked for; other settings not."""
-    record = out / "sweep.json"
+    """Note whose folder this is, or refuse it. Other ratios, alphas, indicators or seeds may be asked for, one command after
+    another; other settings not."""
+    record, commands = out / "sweep.json", []
     told = {"faces": "pool"} if source_name(config.faces) == "pool" else {}  # where the kit lies says nothing of the sweep
-    settings = json.loads(json.dumps({"preset": preset.name, **asdict(config), **told}))
+    training = asdict(FinetuneConfig.of(preset, steps=config.train_steps))
+    training = {name: value for name, value in training.items() if name not in ("indicator", "alpha", "seed")}
+    settings = json.loads(json.dumps({"preset": preset.name, **asdict(config), **told, "training": training}))
     if record.exists():
-        found = json.loads(record.read_text())["settings"]
+        before = json.loads(record.read_text())
+        found, commands = before["settings"], before["command"].splitlines()
         grid = ("ratios", "alphas", "indicators", "seeds")
-        if any(found.get(name, value) != value for name, value in settings.items() if name not in grid):
+        if any(found.get(name) != value for name, value in settings.items() if name not in grid):
             raise InputError(f"{out}: holds a sweep of other settings. Give another --out.")
     out.mkdir(parents=True, exist_ok=True)
     machine = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count()}
-    write_json(record, {"command": "debiaslib " + " ".join(sys.argv[1:]), "settings": settings, "machine": machine})
+    commands = list(dict.fromkeys([*commands, "debiaslib " + " ".join(sys.argv[1:])]))
+    write_json(record, {"command": "\n".join(commands), "settings": settings, "machine": machine})
 
 
 @lru_cache(maxsize=1)
@@ -219,9 +224,10 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def write_table(out: Path, todo: list[Cell]) -> None:
-    """`table1.csv`, and `cells.csv` with more columns, from the rows of the cells that are done, in grid order."""
-    rows = [json.loads(path.read_text()) for cell in todo if (path := _folder(out, cell) / "row.json").exists()]
+def write_table(out: Path) -> None:
+    """`table1.csv`, and `cells.csv` with more columns, from every cell in `out` that is done, whichever grid asked for it."""
+    rows = [json.loads(path.read_text()) for path in (out / "cells").glob("*/row.json")]
+    rows.sort(key=lambda row: (row["ratio"], row["seed"], list(INDICATORS).index(row["indicator"]), row["alpha"]))
     for name, columns in (("table1.csv", COLUMNS), ("cells.csv", COLUMNS + MORE)):
         with replacing(out / name) as partial:
             pd.DataFrame(rows, columns=list(columns)).to_csv(partial, index=False, float_format="%.6g")

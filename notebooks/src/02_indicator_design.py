@@ -73,7 +73,9 @@ plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False}
 # $$L = \frac1N\sum_i w_i\,\mathrm{MSE}_i,\qquad w_i = 1 + s\,(v_i-1),\qquad s = \min(1,\,10\,\alpha) .$$
 #
 # $s$ is the *strength*. Ten times alpha, because the published experiments use $\alpha$ = 0, .01, .05 and .1: here .1
-# is full strength, and beyond it nothing changes.
+# is full strength, and beyond it nothing changes. In training the mean is taken by *drawing*: a face of weight 2.5 comes
+# up two or three times an epoch, with other noise each time. That descends the same loss, and jumps about less than
+# multiplying by 2.5 would.
 
 # %% [markdown]
 # ## 2. What the published loss asks for

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 
 from debiaslib import checks
 from debiaslib.errors import InputError
 from debiaslib.faces import draw_subset
-from debiaslib.fairness import fairness_discrepancy, null_band
+from debiaslib.fairness import corrected_share, fairness_discrepancy, null_band
 from debiaslib.indicators import KAPPA, build_indicator
 from debiaslib.pictures import sharpness
 from debiaslib.rarity import effective_share, weighted_share
@@ -30,7 +31,7 @@ def strength(alpha):
 def weight_of_an_indicator(alpha, v):
     """The package's own, for one face of value v among others whose mean value is 1."""
     indicator = build_indicator("oracle", alpha=alpha)
-    indicator.value = torch.tensor([v, 2.0 - v], dtype=torch.float64)
+    indicator.value = np.array([v, 2.0 - v])
     return indicator.weights(2)[0]
 
 
@@ -52,6 +53,14 @@ def largest_subset(men, women, *, ratio):
     with pytest.raises(InputError, match="largest size") as refusal:
         draw_subset(frame, ratio=ratio, size=men + women, seed=0)
     return int(re.search(r"allows is (\d+)", str(refusal.value))[1])
+
+
+RUNS = [0.10, 0.16, 0.22]
+
+
+def error_of(p, n):
+    """The standard error of a share."""
+    return np.sqrt(p * (1 - p) / n)
 
 
 # How people really get there: each wrong answer as it would be typed, and a word that only its hint holds.
@@ -136,6 +145,34 @@ WRONG = [
     ("indicator.evening", lambda n, p: n**2 / worth(n, p), "Upside down"),
     ("indicator.evening", lambda n, p: n * (p * p + (1 - p) * (1 - p)), "for their weights"),
     ("indicator.evening", lambda n, p: 0.5, "their squares"),
+    ("metrics.true_share", 300 / 750, "as it was read"),
+    ("metrics.true_share", (0.4 - (1 - 0.85)) / (0.85 + 0.83 - 1), "the same class"),
+    ("metrics.true_share", 0.4 / 0.85, "brought back"),
+    ("metrics.true_share", (300 / 800 - (1 - 0.83)) / 0.68, "every picture"),
+    ("metrics.true_share", (0.6 - (1 - 0.85)) / 0.68, "the women's share"),
+    ("metrics.true_share", 0.4 - (1 - 0.83), "stretch it"),
+    ("metrics.true_share", share_read(0.4, 0.85, 0.83), "went forward"),
+    ("metrics.true_share", 0.162, "the corrected FD"),
+    ("metrics.true_share", 33.8, "per cent"),
+    ("metrics.true_share", 0.7, "a0 + a1 - 1"),
+    ("metrics.standard_error", lambda p, q, n: error_of(p, n) + error_of(q, n), "in squares"),
+    ("metrics.standard_error", lambda p, q, n: error_of(p, n) ** 2 + error_of(q, n) ** 2, "One step is missing"),
+    ("metrics.standard_error", lambda p, q, n: error_of(p, n), "the first share alone"),
+    ("metrics.standard_error", lambda p, q, n: abs(error_of(p, n) ** 2 - error_of(q, n) ** 2) ** 0.5, "for certain"),
+    ("metrics.standard_error", lambda p, q, n: np.hypot(error_of(p, 2 * n), error_of(q, 2 * n)), "shared out"),
+    ("metrics.standard_error", lambda p, q, n: 1.96 * np.hypot(error_of(p, n), error_of(q, n)), "Leave the 1.96 out"),
+    ("metrics.standard_error", lambda p, q, n: 2**0.5 * error_of((p + q) / 2, n), "pooled"),
+    ("metrics.standard_error", lambda p, q, n: p - q, "the difference itself"),
+    ("metrics.standard_error", lambda p, q, n: 0.5, "the root of the sum"),
+    ("metrics.training_seeds", 1.96 * np.std(RUNS, ddof=1) / 3**0.5, "the normal distribution"),
+    ("metrics.training_seeds", np.std(RUNS, ddof=1), "how far one run strays"),
+    ("metrics.training_seeds", stats.sem(RUNS), "the standard error of the mean"),
+    ("metrics.training_seeds", stats.t.ppf(0.975, 3) * stats.sem(RUNS), "3 degrees of freedom"),
+    ("metrics.training_seeds", stats.t.ppf(0.975, 2) * np.std(RUNS, ddof=1), "single run"),
+    ("metrics.training_seeds", stats.t.ppf(0.975, 2) * np.std(RUNS) / 3**0.5, "divides by 2"),
+    ("metrics.training_seeds", stats.t.ppf(0.95, 2) * stats.sem(RUNS), "holds 90 %"),
+    ("metrics.training_seeds", 2 * stats.t.ppf(0.975, 2) * stats.sem(RUNS), "the whole width"),
+    ("metrics.training_seeds", 0.5, "times Student's t"),
 ]
 RIGHT = [
     ("tour.abstentions", fairness_discrepancy([52, 138])),
@@ -158,6 +195,13 @@ RIGHT = [
     ("indicator.weight", weight_of_an_indicator),
     ("indicator.evening", lambda n, p: worth(n, p)),
     ("indicator.evening", lambda n, p: 4 * n * (p - p * p)),
+    ("metrics.true_share", corrected_share(300, 750, recall_men=0.85, recall_women=0.83)),
+    ("metrics.true_share", 0.338),
+    ("metrics.standard_error", lambda p, q, n: np.hypot(error_of(p, n), error_of(q, n))),
+    ("metrics.standard_error", lambda p, q, n: np.sqrt(p / n - p * p / n + q / n - q * q / n)),
+    ("metrics.training_seeds", stats.t.ppf(0.975, 2) * stats.sem(RUNS)),
+    ("metrics.training_seeds", 0.149),
+    ("metrics.training_seeds", np.ptp(stats.t.interval(0.95, 2, np.mean(RUNS), stats.sem(RUNS))) / 2),
 ]
 
 

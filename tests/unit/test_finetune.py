@@ -82,7 +82,8 @@ def output_of(unet: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.
 
 
 def test_killed_run_ends_like_an_unbroken_one(small_pipe, data, tmp_path, monkeypatch):
-    finetune.finetune(small_pipe, data, config=CONFIG, out=tmp_path / "whole", progress=False)
+    config = dataclasses.replace(CONFIG, averaged=0.75)  # the mean spans the kill
+    finetune.finetune(small_pipe, data, config=config, out=tmp_path / "whole", progress=False)
     real_update = finetune.update
 
     def killed(run, step):
@@ -199,10 +200,69 @@ def test_more_processes_than_faces_are_refused():
 
 def test_alpha_changes_nothing_but_the_loss(small_pipe, data):
     """Runs that differ in alpha see the same faces, noise, timesteps and dropped prompts."""
-    drawn = [finetune._draw(data, CONFIG, torch.Generator().manual_seed(3), needs_natural=needed)
+    index = torch.arange(CONFIG.batch)
+    drawn = [finetune._draw(data, CONFIG, torch.Generator().manual_seed(3), index=index, needs_natural=needed)
              for needed in (False, True)]
     for plain, mixed in zip(*drawn, strict=True):
         assert torch.equal(plain, mixed[:len(plain)])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_faces_come_up_as_often_as_they_weigh(seed):
+    """Every epoch gives face i its chances_i rounded up or down, on average chances_i; wherever a batch begins or ends."""
+    chances = np.random.default_rng(seed).exponential(size=50)
+    chances /= chances.mean()
+    drawn = torch.cat([finetune.faces_drawn(chances, seed=seed, first=16 * step, count=16) for step in range(1250)])
+    counts = np.stack([np.bincount(epoch, minlength=50) for epoch in drawn.view(-1, 50).numpy()])
+    assert (np.abs(counts - chances) < 1 + 1e-9).all()
+    assert counts.mean(0) == pytest.approx(chances, abs=0.1)
+    whole = finetune.faces_drawn(chances, seed=seed, first=0, count=20_000)
+    assert torch.equal(drawn, whole)
+
+
+def test_equal_faces_take_turns():
+    drawn = finetune.faces_drawn(np.ones(10), seed=3, first=0, count=30).view(3, 10)
+    assert all(torch.equal(epoch.sort().values, torch.arange(10)) for epoch in drawn)
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_timesteps_cover_the_schedule_and_are_each_uniform():
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([finetune._timesteps(16, generator) for _ in range(2000)])
+    assert (drawn.sort(1).values // 62.5 == torch.arange(16)).float().mean() > 0.99
+    assert drawn[:, 0].float().mean().item() == pytest.approx(499.5, abs=20)
+    assert 0 <= drawn.min() and drawn.max() <= 999
+    alone = torch.cat([finetune._timesteps(1, generator) for _ in range(2000)])
+    assert alone.float().std().item() == pytest.approx(1000 / 12**0.5, rel=0.05)
+
+
+def test_weights_are_drawn_and_not_multiplied(small_pipe, data):
+    """Whatever the weights, each draw's loss counts alike."""
+    evidence = dataclasses.replace(data.evidence, is_male=np.arange(10) < 5)
+    run = finetune.begin(small_pipe, dataclasses.replace(data, evidence=evidence),
+                         config=dataclasses.replace(CONFIG, indicator="oracle"))
+    try:
+        assert run.chances == pytest.approx(np.ones(10))
+        seen = Batch(predicted=torch.ones(3, 4, 8, 8), noise=torch.zeros(3, 4, 8, 8), is_face=torch.ones(3, dtype=bool))
+        assert run.indicator.loss(seen)[0].item() == pytest.approx(1)
+    finally:
+        finetune.end(run)
+
+
+@pytest.mark.parametrize("averaged", [0.0, 0.5])
+def test_the_adapter_is_the_mean_of_the_last_ones(small_pipe, data, tmp_path, averaged):
+    """Runs of 3 and of 4 steps end at the two adapters that a run of 4 averages over its second half."""
+    ends = []
+    for steps in (3, 4):
+        config = dataclasses.replace(CONFIG, steps=steps)
+        finetune.finetune(small_pipe, data, config=config, out=tmp_path / f"last{steps}", progress=False)
+        ends.append(weights(tmp_path / f"last{steps}"))
+    finetune.finetune(small_pipe, data, config=dataclasses.replace(CONFIG, averaged=averaged), out=tmp_path / "mean",
+                      progress=False)
+    mean = weights(tmp_path / "mean")
+    for name, found in mean.items():
+        expected = (ends[0][name] + ends[1][name]) / 2 if averaged else ends[1][name]
+        torch.testing.assert_close(found, expected)
 
 
 def test_literal_at_alpha_zero_is_the_control(small_pipe, data, tmp_path):
