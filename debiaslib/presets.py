@@ -24,8 +24,9 @@ class Preset:
     """Everything that differs between a laptop and a GPU.
 
     `source` is a folder under the data root or a hub id; learning rate and steps of `sd15` are S1's own, those of `tiny`
-    are explained in its entry below, as is `averaged` (see `FinetuneConfig`). `sample_steps` and `guidance` are the sampling defaults. With `checkpointing` training
-    computes activations twice instead of keeping them: less memory, more time, the same adapter.
+    are explained in its entry below; `averaged` is `FinetuneConfig`'s. `sample_steps` and `guidance` are the sampling
+    defaults. With `checkpointing` training computes activations twice instead of keeping them: less memory, more time, the
+    same adapter.
     """
 
     name: str

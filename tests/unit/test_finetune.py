@@ -92,10 +92,10 @@ def test_killed_run_ends_like_an_unbroken_one(small_pipe, data, tmp_path, monkey
         return real_update(run, step)
     monkeypatch.setattr(finetune, "update", killed)
     with pytest.raises(KeyboardInterrupt):
-        finetune.finetune(small_pipe, data, config=CONFIG, out=tmp_path / "killed", progress=False, save_every=2)
+        finetune.finetune(small_pipe, data, config=config, out=tmp_path / "killed", progress=False, save_every=2)
     small_pipe.unet.delete_adapters("default")
     monkeypatch.setattr(finetune, "update", real_update)
-    record = finetune.finetune(small_pipe, data, config=CONFIG, out=tmp_path / "killed", progress=False)
+    record = finetune.finetune(small_pipe, data, config=config, out=tmp_path / "killed", progress=False)
     assert [row["step"] for row in record["curve"]] == [0, 1, 2, 3]
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
