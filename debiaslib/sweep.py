@@ -35,6 +35,9 @@ MORE = ("top_share", "embed_s", "male_share_low", "male_share_high", "fd_correct
         *(f"{name}_within{end}" for name in compare.METRICS for end in ("", "_low", "_high")))
 """What `cells.csv` tells beyond `table1.csv`."""
 
+CURVE = ("indicator", "ratio", "alpha", "seed", "step", "denoising", "cross_entropy", "indicator_accuracy")
+"""What `curves.csv` tells of the trainings; the last two of `literal` alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
@@ -225,12 +228,24 @@ def one_thread() -> Iterator[None]:
 
 
 def write_table(out: Path) -> None:
-    """`table1.csv`, and `cells.csv` with more columns, from every cell in `out` that is done, whichever grid asked for it."""
-    rows = [json.loads(path.read_text()) for path in (out / "cells").glob("*/row.json")]
-    rows.sort(key=lambda row: (row["ratio"], row["seed"], list(INDICATORS).index(row["indicator"]), row["alpha"]))
-    for name, columns in (("table1.csv", COLUMNS), ("cells.csv", COLUMNS + MORE)):
+    """`table1.csv`, `cells.csv` with more columns and `curves.csv`, from every cell in `out` that is done, whichever grid asked."""
+    rows = {path.parent: json.loads(path.read_text()) for path in (out / "cells").glob("*/row.json")}
+    order = sorted(rows, key=lambda cell: (rows[cell]["ratio"], rows[cell]["seed"], list(INDICATORS).index(rows[cell]["indicator"]),
+                                           rows[cell]["alpha"]))
+    tables = {"table1.csv": pd.DataFrame([rows[cell] for cell in order], columns=list(COLUMNS)),
+              "cells.csv": pd.DataFrame([rows[cell] for cell in order], columns=list(COLUMNS + MORE)),
+              "curves.csv": pd.DataFrame([line for cell in order for line in _curve(cell, rows[cell])], columns=list(CURVE))}
+    for name, table in tables.items():
         with replacing(out / name) as partial:
-            pd.DataFrame(rows, columns=list(columns)).to_csv(partial, index=False, float_format="%.6g")
+            table.to_csv(partial, index=False, float_format="%.6g")
+
+
+def _curve(cell: Path, row: dict, *, every: int = 10) -> list[dict]:
+    """A cell's training, a line of means every `every` updates."""
+    logged = pd.DataFrame(json.loads((cell / RECORD_FILE).read_text())["curve"])
+    means = logged.groupby(logged["step"] // every * every).mean().drop(columns="step").reset_index()
+    return [{name: row[name] for name in ("indicator", "ratio", "alpha", "seed")} | line
+            for line in means.rename(columns={"indicator": "cross_entropy"}).to_dict("records")]
 
 
 def default_workers() -> int:

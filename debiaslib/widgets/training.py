@@ -1,0 +1,98 @@
+"""What alpha did to a sweep's trainings: their curves, and what the trained models drew. A slider for alpha, all trained before."""
+
+from collections.abc import Sequence
+from html import escape
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+
+from debiaslib.errors import InputError
+
+CURVES = {"denoising": "denoising loss", "cross_entropy": "cross-entropy", "indicator_accuracy": "indicator's accuracy"}
+DRAWN = {"male_share": "read as men, of those decided", "fd_corrected": "FD, corrected for the judge", "face_rate": "a face was found",
+         "fit_loss": "denoising loss on the training faces afterwards"}
+_WIDTH, _HEIGHT, _NOW, _ZERO = 300, 90, "#0072B2", "#999999"
+
+
+def training_reading(rows: pd.DataFrame, curves: pd.DataFrame, *, ratio: float, alpha: float) -> str:
+    """The trainings of one ratio at alpha beside alpha 0, as HTML: a curve for each that was logged, and what was drawn.
+
+    `rows` are a sweep's `cells.csv`, `curves` its `curves.csv`; means over training seeds. Raises InputError where there is no
+    such run.
+    """
+    chosen, control = (rows[np.isclose(rows["ratio"], ratio) & np.isclose(rows["alpha"], level)] for level in (alpha, 0))
+    if chosen.empty or control.empty:
+        raise InputError(f"no run of ratio {ratio:g} at alpha {alpha:g} and 0. Give values that the sweep holds.")
+    lines = [(_curve(curves, ratio, alpha, name), _curve(curves, ratio, 0, name)) for name in CURVES]
+    limits = [_limits(curves[name]) for name in CURVES]
+    pictures = "".join(_picture(title, now, zero, limit) for (now, zero), title, limit in zip(lines, CURVES.values(), limits, strict=True)
+                       if len(now))
+    body = "".join(f'<tr><th style="text-align:left; padding:2px 12px 2px 0; font-weight:normal">{escape(title)}</th>'
+                   f"<td>{chosen[name].mean():.3f}</td><td style=\"padding-left:12px; color:{_ZERO}\">{control[name].mean():.3f}</td></tr>"
+                   for name, title in DRAWN.items())
+    return (f'<div style="font-size:14px"><p style="margin:4px 0">male:female {ratio:g}, alpha {alpha:g}: trained '
+            f"{_times(chosen)}, {int(chosen['n'].iloc[0])} faces drawn of each model. Grey: alpha 0.</p>"
+            f'<div>{pictures}</div><table style="border-collapse:collapse">{body}</table></div>')
+
+
+class TrainingExplorer(ipywidgets.VBox):
+    """A slider for alpha and buttons for the ratio above a `training_reading`; `rows` and `curves` are a finished sweep's."""
+
+    def __init__(self, rows: pd.DataFrame, curves: pd.DataFrame):
+        self.rows, self.curves = rows, curves
+        alphas, ratios = (sorted(set(rows[name])) for name in ("alpha", "ratio"))
+        self.alpha = ipywidgets.SelectionSlider(options=[(f"{alpha:g}", alpha) for alpha in alphas], description="alpha")
+        self.ratio = ipywidgets.ToggleButtons(options=[(f"{ratio:g}", ratio) for ratio in ratios], description="men : women",
+                                              style={"button_width": "4em"})
+        self.readout = ipywidgets.HTML(self._now())
+        super().__init__([self.alpha, self.ratio, self.readout])
+        for control in (self.alpha, self.ratio):
+            control.observe(self._show, names="value")
+
+    def __repr__(self) -> str:
+        return f"TrainingExplorer(alpha={self.alpha.value:g}, ratio={self.ratio.value:g})"
+
+    def _repr_mimebundle_(self, **options) -> dict:
+        """The widget, and beside it its present reading, for viewers that draw no widgets."""
+        return super()._repr_mimebundle_(**options) | {"text/html": self.readout.value}
+
+    def _now(self) -> str:
+        try:
+            return training_reading(self.rows, self.curves, ratio=self.ratio.value, alpha=self.alpha.value)
+        except InputError as error:
+            return f'<p role="alert">{escape(str(error))}</p>'
+
+    def _show(self, _change: dict) -> None:
+        self.readout.value = self._now()
+
+
+def _curve(curves: pd.DataFrame, ratio: float, alpha: float, name: str) -> pd.Series:
+    mine = curves[np.isclose(curves["ratio"], ratio) & np.isclose(curves["alpha"], alpha)]
+    return mine.groupby("step")[name].mean().dropna()
+
+
+def _limits(values: pd.Series) -> tuple[float, float]:
+    """One scale for all alphas, so that a curve that moves has moved."""
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _picture(title: str, now: pd.Series, zero: pd.Series, limits: tuple[float, float]) -> str:
+    lines = "".join(_line(series, limits, colour) for series, colour in ((zero, _ZERO), (now, _NOW)) if len(series))
+    told = f"{title}: from {now.iloc[0]:.2f} to {now.iloc[-1]:.2f} after {now.index[-1]:g} updates"
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(told)}" width="{_WIDTH}" height="{_HEIGHT + 22}" '
+            f'style="margin-right:16px"><text x="0" y="13" font-size="12" fill="currentColor">{escape(told)}</text>'
+            f'<g transform="translate(0,20)"><rect width="{_WIDTH}" height="{_HEIGHT}" fill="none" stroke="currentColor" '
+            f'stroke-opacity=".3"/>{lines}</g></svg>')
+
+
+def _line(series: pd.Series, limits: tuple[float, float], colour: str) -> str:
+    across = (series.index - series.index[0]) / max(1, series.index[-1] - series.index[0]) * (_WIDTH - 8) + 4
+    up = _HEIGHT - 4 - (series.to_numpy() - limits[0]) / (limits[1] - limits[0]) * (_HEIGHT - 8)
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, up, strict=True))
+    return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
+
+
+def _times(rows: Sequence) -> str:
+    return "once" if len(rows) == 1 else f"{len(rows)} times"
