@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
 from scipy import stats
 
@@ -39,6 +40,12 @@ def worth(n, p):
     """The effective sample size of the oracle's weights, by Kish's formula."""
     is_male = np.arange(n) < round(p * n)
     return n * effective_share(np.where(is_male, 1 / (2 * p), 1 / (2 * (1 - p))))
+
+
+def adapter_of(inputs, outputs, *, rank):
+    """What peft puts beside one layer."""
+    layer = inject_adapter_in_model(LoraConfig(r=rank, target_modules=["0"]), torch.nn.Sequential(torch.nn.Linear(inputs, outputs)))
+    return [weight for name, weight in layer.named_parameters() if "lora" in name]
 
 
 def laplacian_of_dimmed(light):
@@ -147,6 +154,20 @@ WRONG = [
     ("indicator.evening", lambda n, p: 0.5, "their squares"),
     ("metrics.true_share", 300 / 750, "as it was read"),
     ("metrics.true_share", (0.4 - (1 - 0.85)) / (0.85 + 0.83 - 1), "the same class"),
+    ("tuning.adapter_weights", 320 * 320, "the layer itself, which does not learn"),
+    ("tuning.adapter_weights", 8 * 320, "Count both"),
+    ("tuning.adapter_weights", 64, "Neither A nor B"),
+    ("tuning.adapter_weights", 320 * 320 + 8 * 640, "You added"),
+    ("tuning.adapter_weights", 8 * 320 * 320, "the product"),
+    ("tuning.adapter_weights", 0.05, "How many are they"),
+    ("tuning.adapter_weights", 10_000, "together"),
+    ("tuning.men_a_batch", 3.2, "without weights"),
+    ("tuning.men_a_batch", 8, "full strength"),
+    ("tuning.men_a_batch", 16 * 0.2 * (1 + 0.05 * 1.5), "You took alpha"),
+    ("tuning.men_a_batch", 0.35, "of 16 faces is it"),
+    ("tuning.men_a_batch", 35, "an epoch of 100"),
+    ("tuning.men_a_batch", 4, "does not multiply"),
+    ("tuning.men_a_batch", 7, "First the strength"),
     ("metrics.true_share", 0.4 / 0.85, "brought back"),
     ("metrics.true_share", (300 / 800 - (1 - 0.83)) / 0.68, "every picture"),
     ("metrics.true_share", (0.6 - (1 - 0.85)) / 0.68, "the women's share"),
@@ -195,6 +216,10 @@ RIGHT = [
     ("indicator.weight", weight_of_an_indicator),
     ("indicator.evening", lambda n, p: worth(n, p)),
     ("indicator.evening", lambda n, p: 4 * n * (p - p * p)),
+    ("tuning.adapter_weights", 5120),
+    ("tuning.adapter_weights", sum(weight.numel() for weight in adapter_of(320, 320, rank=8))),
+    ("tuning.men_a_batch", 5.6),
+    ("tuning.men_a_batch", 16 * weighted_share(1 + strength(0.05) * (np.where(np.arange(100) < 20, 2.5, 0.625) - 1), np.arange(100) < 20)),
     ("metrics.true_share", corrected_share(300, 750, recall_men=0.85, recall_women=0.83)),
     ("metrics.true_share", 0.338),
     ("metrics.standard_error", lambda p, q, n: np.hypot(error_of(p, n), error_of(q, n))),
