@@ -42,7 +42,8 @@ class TrainingExplorer(ipywidgets.VBox):
     def __init__(self, rows: pd.DataFrame, curves: pd.DataFrame):
         self.rows, self.curves = rows, curves
         alphas, ratios = (sorted(set(rows[name])) for name in ("alpha", "ratio"))
-        self.alpha = ipywidgets.SelectionSlider(options=[(f"{alpha:g}", alpha) for alpha in alphas], description="alpha")
+        self.alpha = ipywidgets.SelectionSlider(options=[(f"{alpha:g}", alpha) for alpha in alphas], value=alphas[-1],
+                                                description="alpha")
         self.ratio = ipywidgets.ToggleButtons(options=[(f"{ratio:g}", ratio) for ratio in ratios], description="men : women",
                                               style={"button_width": "4em"})
         self.readout = ipywidgets.HTML(self._now())
@@ -80,7 +81,7 @@ def _limits(values: pd.Series) -> tuple[float, float]:
 
 def _picture(title: str, now: pd.Series, zero: pd.Series, limits: tuple[float, float]) -> str:
     lines = "".join(_line(series, limits, colour) for series, colour in ((zero, _ZERO), (now, _NOW)) if len(series))
-    told = f"{title}: from {now.iloc[0]:.2f} to {now.iloc[-1]:.2f} after {now.index[-1]:g} updates"
+    told = f"{title}: {now.iloc[0]:.2f}, later {now.iloc[-1]:.2f} (update {now.index[-1]:g})"
     return (f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(told)}" width="{_WIDTH}" height="{_HEIGHT + 22}" '
             f'style="margin-right:16px"><text x="0" y="13" font-size="12" fill="currentColor">{escape(told)}</text>'
             f'<g transform="translate(0,20)"><rect width="{_WIDTH}" height="{_HEIGHT}" fill="none" stroke="currentColor" '

@@ -1,0 +1,51 @@
+"""The course as web pages: every notebook is there, with its pictures and readings, and no link leads nowhere."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+import debiaslib
+
+FOLDER = Path(debiaslib.__file__).resolve().parents[1] / "notebooks"
+
+
+@pytest.fixture(scope="module")
+def book():
+    spec = importlib.util.spec_from_file_location("book", FOLDER / "book.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["book"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pages(book, tmp_path_factory) -> dict[str, str]:
+    written = book.write_book(FOLDER, tmp_path_factory.mktemp("book"))
+    assert book.broken_links(written) == []
+    return {page.stem: page.read_text(encoding="utf-8") for page in written}
+
+
+def test_every_notebook_has_its_page_and_the_index_leads_there(pages):
+    names = [path.stem for path in FOLDER.glob("[0-9][0-9]_*.ipynb")]
+    assert {*names, "index", "glossary", "instructors"} == set(pages)
+    assert [name for name in names if f'href="{name}.html"' not in pages["index"]] == []
+
+
+def test_pictures_and_widgets_need_no_kernel(pages):
+    page = pages["02_indicator_design"]
+    assert page.count("data:image/png;base64") >= 5
+    assert "share of men aimed at" in page, "the widget's static reading"
+
+
+def test_links_that_lead_nowhere_are_found(book, tmp_path):
+    here, there = tmp_path / "here.html", tmp_path / "there.html"
+    here.write_text('<a href="there.html#end">x</a><a href="gone.html">y</a><a href="https://example.org/">z</a>')
+    there.write_text('<p id="start"><a href="#start">top</a>')
+    assert book.broken_links([here, there]) == ["here.html: there.html#end: no such place on that page", "here.html: gone.html: no such page"]
+
+
+def test_links_between_notebooks_become_links_between_pages(book):
+    assert book.relinked("[a](02_x.ipynb#y) [b](glossary.md) [c](https://example.org/a.md)") == \
+        "[a](02_x.html#y) [b](glossary.html) [c](https://example.org/a.md)"
