@@ -121,6 +121,9 @@ def _draw_lines(axis: Axes, curves: pd.DataFrame, runs: pd.DataFrame, alphas: li
             own = runs[(runs["indicator"] == name) & runs[column].notna()]
             axis.scatter(_places(own["alpha"], alphas, aside), own[column], s=14, color=colour, alpha=0.35, linewidths=0,
                          label="one training seed")
+        start = curves[curves["alpha"] == 0].head(1)  # at alpha 0 all are one model, whoever trained it
+        if 0 not in set(means["alpha"]) and len(start):
+            axis.plot([alphas.index(0), *_places(means["alpha"][:1], alphas, aside)], [*start["fd"], *means["fd"][:1]], color=colour)
         axis.errorbar(_places(means["alpha"], alphas, aside), means["fd"], yerr=errors, color=colour, marker=marker,
                       markersize=5, capsize=3, label=name)
 
@@ -140,5 +143,5 @@ def _legend(figure: Figure) -> None:
     for axis in figure.axes:
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=3, fontsize=7, frameon=False,
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(3, figure.axes[0].get_gridspec().ncols), fontsize=7, frameon=False,
                   title=f"alpha: {claims.mapping()}", title_fontsize=8)
