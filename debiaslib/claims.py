@@ -462,7 +462,9 @@ def _reduction(start: pd.DataFrame, model: pd.DataFrame, settings: _Settings, co
         return fairness_report.reduction_over_seeds(before, after, confusion=confusion, level=level, draws=draws)
     if not isinstance(before[0], tuple) and not isinstance(after[0], tuple):
         return fairness.paired_difference(before[0], after[0], confusion=confusion, level=level, draws=draws)
-    return fairness.discrepancy_difference(*(_share(frame.iloc[0], confusion, level) for frame in (start, model)))
+    if confusion is not None:
+        return fairness.corrected_difference(before[0], after[0], confusion, level=level, draws=draws)
+    return fairness.discrepancy_difference(*(_share(frame.iloc[0], None, level) for frame in (start, model)))
 
 
 def _band(runs: pd.DataFrame, confusion: Confusion | None, level: float) -> float:

@@ -282,15 +282,36 @@ def discrepancy_difference(share_a: Interval, share_b: Interval, *, target: floa
     """FD ("tv") of model a minus FD of model b, two classes, from the intervals of their shares alone: unpaired.
 
     For published tables, and for models sampled apart; `paired_difference` is sharper where seeds are shared. The shares'
-    intervals (`share_interval` or `corrected_share_interval`) are taken as independent and combined by Newcombe's square
-    roots (1998, method 10), once for each pair of sides of `target`, as in `paired_difference`. Raises InputError when the
-    levels differ.
+    intervals (`share_interval`) are taken as independent and combined by Newcombe's square roots (1998, method 10), once
+    for each pair of sides of `target`, as in `paired_difference`. Shares that one judge's recalls corrected are not
+    independent: `corrected_difference`. Raises InputError when the levels differ.
     """
     a, b = (_shifted(share, target) for share in (share_a, share_b))
     signed = np.array([[_apart(x, y) for y in (b, _mirrored(b))] for x in (a, _mirrored(a))])
     low, high = signed.min(axis=1).max(axis=0)
     estimate = abs(a.estimate) - abs(b.estimate)
     return Interval(estimate, float(low), float(high), a.level, "Newcombe, both sides of the target", min(a.n, b.n))
+
+
+def corrected_difference(read_a: tuple[float, float], read_b: tuple[float, float], confusion: Confusion, *,
+                         target: float = 0.5, level: float = 0.95, draws: int = 20_000, seed: int = 0) -> Interval:
+    """FD ("tv") of model a minus FD of model b, sampled apart, the error of the judge that read both taken out.
+
+    `read_a` and `read_b` are (men read, decided). Both shares are corrected with the same draw of the judge's recalls
+    (`corrected_share_interval` draws them for one share): what is unknown of the judge mostly cancels where the two lie on
+    one side of `target`, and adds up where they lie on both. Percentiles are combined as in `paired_difference`.
+    Simulated coverage at .95, 743 and 586 pictures, recalls of .85 and .83 from 424 faces each (400 repeats): .93 to 1.
+    Raises InputError when the judge is at chance.
+    """
+    generator = np.random.default_rng(seed)
+    points = [corrected_share(*read, recall_men=confusion.recall_men, recall_women=confusion.recall_women) - target
+              for read in (read_a, read_b)]
+    recalls = confusion.draw_recalls(draws, generator)
+    a, b = (np.clip(_unmixed(generator.beta(men + 0.5, decided - men + 0.5, draws), *recalls), 0, 1) - target
+            for men, decided in (read_a, read_b))
+    estimate, (low, high) = abs(points[0]) - abs(points[1]), _signed_ends(a, b, level)
+    return Interval(estimate, min(low, estimate), max(high, estimate), level, "CLEAM, one judge for both",
+                    min(read_a[1], read_b[1]))
 
 
 def paired_difference(decisions_a: Sequence[str], decisions_b: Sequence[str], *, classes: tuple[str, str] = ("Man", "Woman"),
@@ -320,10 +341,7 @@ def paired_difference(decisions_a: Sequence[str], decisions_b: Sequence[str], *,
         _check_judge(*exact)
     estimate = np.subtract(*(abs(_first_share(cells.sum(axis), exact) - target) for axis in (1, 0)))
     a, b = (_first_share(tables.sum(axis), drawn) - target for axis in (2, 1))
-    signed = np.stack([[a - b, a + b], [-a - b, -a + b]])
-    ends = np.nanquantile(signed, [(1 - level) / 2, (1 + level) / 2], axis=-1)
-    low, high = ends.min(axis=2).max(axis=1)
-    return Interval(float(estimate), float(low), float(high), level, "paired bootstrap over seeds", n)
+    return Interval(float(estimate), *_signed_ends(a, b, level), level, "paired bootstrap over seeds", n)
 
 
 def amplification(share_samples: float | np.ndarray, share_training: float | np.ndarray) -> float | np.ndarray:
@@ -392,6 +410,14 @@ def _apart(a: Interval, b: Interval) -> tuple[float, float]:
     difference = a.estimate - b.estimate
     return (difference - float(np.hypot(a.estimate - a.low, b.high - b.estimate)),
             difference + float(np.hypot(a.high - a.estimate, b.estimate - b.low)))
+
+
+def _signed_ends(a: np.ndarray, b: np.ndarray, level: float) -> tuple[float, float]:
+    """The ends of |a| - |b| from draws of the signed a and b (see `paired_difference`)."""
+    signed = np.stack([[a - b, a + b], [-a - b, -a + b]])
+    ends = np.nanquantile(signed, [(1 - level) / 2, (1 + level) / 2], axis=-1)
+    low, high = ends.min(axis=2).max(axis=1)
+    return float(low), float(high)
 
 
 def _judge(confusion: "Confusion | Sequence[Sequence[float]]", classes: int) -> np.ndarray:

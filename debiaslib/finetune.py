@@ -191,7 +191,7 @@ def begin(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: FinetuneC
     optimizer = torch.optim.AdamW(weights, config.learning_rate, betas=(0.9, 0.999), weight_decay=config.weight_decay)
     return Run(unet=unet, indicator=indicator, optimizer=optimizer, weights=weights, data=data, scheduler=pipe.scheduler,
                chances=indicator.weights(data.faces.shape[1]), config=config, state=state,
-               prompts=_encode_prompts(pipe, config.prompt).to(unet.device))
+               prompts=encode_prompts(pipe, config.prompt).to(unet.device))
 
 
 def launched() -> PartialState:
@@ -266,7 +266,7 @@ class _AdapterState:
 
 
 @torch.no_grad()
-def _encode_prompts(pipe: StableDiffusionPipeline, prompt: str) -> torch.Tensor:
+def encode_prompts(pipe: StableDiffusionPipeline, prompt: str) -> torch.Tensor:
     """Text embeddings of the prompt and of the empty prompt, (2, length, width)."""
     tokens = pipe.tokenizer([prompt, ""], padding="max_length", max_length=pipe.tokenizer.model_max_length, truncation=True,
                             return_tensors="pt").input_ids

@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -100,6 +100,11 @@ def source_name(source: str | Path) -> str:
     return "fairface" if Path(source).stem.startswith("fairface") else Path(source).stem
 
 
+def from_the_kit(config: SweepConfig) -> SweepConfig:
+    """A grid read back from `sweep.json`, where the face pool goes by its name."""
+    return replace(config, faces=str(data_root() / "faces")) if config.faces == "pool" else config
+
+
 def sweep(preset: Preset, *, config: SweepConfig, out: Path, workers: int = 1, progress: bool = True) -> pd.DataFrame:
     """Run every cell that has no row yet and write `table1.csv` after each; returns the table, one row a cell in `out`.
 
@@ -157,23 +162,23 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
 
 
 @lru_cache(maxsize=1)
-def _pipeline(preset: Preset) -> StableDiffusionPipeline:
+def base_pipeline(preset: Preset) -> StableDiffusionPipeline:
     """Loaded once a worker."""
     return load_pipeline(preset)
 
 
 @lru_cache(maxsize=1)
-def _training_set(preset: Preset, config: SweepConfig, ratio: float, seed: int) -> TrainingSet:
+def training_set(preset: Preset, config: SweepConfig, ratio: float, seed: int) -> TrainingSet:
     """Encoded once a worker for the cells that share it, which come one after another."""
     _, pixels, is_male = load_training_faces(config.faces, split=config.split, ratio=ratio, size=config.train_size, seed=seed,
                                              image_size=preset.image_size)
     natural = faces.natural_images(size=preset.image_size, count=FinetuneConfig.of(preset).natural_count, seed=0)
     reference = load_reference(config.reference, size=config.reference_size, seed=seed, image_size=preset.image_size)
-    return prepare_set(_pipeline(preset), pixels, natural=natural, is_male=is_male, needs=needs_of(config.indicators), reference=reference)
+    return prepare_set(base_pipeline(preset), pixels, natural=natural, is_male=is_male, needs=needs_of(config.indicators), reference=reference)
 
 
 @lru_cache(maxsize=1)
-def _instruments(preset: Preset, config: SweepConfig) -> dict:
+def instruments(preset: Preset, config: SweepConfig) -> dict:
     """Judge, extractor and the reference's features, loaded once a worker."""
     extractor = quality.load_extractor("efficientnet-lite0")
     source = config.compare_with or config.faces
@@ -185,32 +190,38 @@ def _instruments(preset: Preset, config: SweepConfig) -> dict:
 def _run_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path) -> Cell:
     """Train, draw, judge, measure: what of it is done already is not done again."""
     with one_thread():
-        pipe = _pipeline(preset)
+        pipe = base_pipeline(preset)
         training = FinetuneConfig.of(preset, indicator=cell.indicator, alpha=cell.alpha, seed=cell.seed, steps=config.train_steps)
         record_file = folder / RECORD_FILE
         record = json.loads(record_file.read_text()) if record_file.exists() else finetune(
-            pipe, _training_set(preset, config, cell.ratio, cell.seed), config=training, out=folder, progress=False)
+            pipe, training_set(preset, config, cell.ratio, cell.seed), config=training, out=folder, progress=False)
         sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
         load_adapter(pipe, folder)
         try:
             generate(pipe, n=config.n, config=sampling, out=folder / "samples", model=sha256(folder / ADAPTER_FILE), progress=False)
         finally:
             pipe.unload_lora_weights()
-        figures = _figures(folder, preset, _instruments(preset, config))
-    row = {"preset": preset.name, "faces": source_name(config.faces), **asdict(cell), "n_train": config.train_size,
-           "train_steps": training.steps, "sample_steps": sampling.steps, "guidance": sampling.guidance,
-           **figures, **{name: record[name] for name in ("fit_loss", "p_eff", "ess", "top_share", "embed_s", "train_s")},
-           "generate_s": json.loads((folder / "samples/generate.json").read_text())["seconds"]}
+        figures = figures_of(folder, preset, instruments(preset, config))
+    row = settings_of(preset, config) | asdict(cell) | figures | {"train_steps": training.steps} | {
+        name: record[name] for name in ("fit_loss", "p_eff", "ess", "top_share", "embed_s", "train_s")}
+    row["generate_s"] = json.loads((folder / "samples/generate.json").read_text())["seconds"]
     write_json(folder / "row.json", {name: row.get(name) for name in COLUMNS + MORE})
     return cell
 
 
-def _figures(folder: Path, preset: Preset, instruments: dict) -> dict:
+def settings_of(preset: Preset, config: SweepConfig) -> dict:
+    """What every row of a sweep has in common."""
+    sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance)
+    return {"preset": preset.name, "faces": source_name(config.faces), "n_train": config.train_size,
+            "sample_steps": sampling.steps, "guidance": sampling.guidance}
+
+
+def figures_of(folder: Path, preset: Preset, tools: dict) -> dict:
     """What `measure` says of the cell's pictures, and the quality within each perceived group, averaged over the groups."""
-    measured = measure.measure_parts(folder / "samples", judged=folder / "judged.csv", size=preset.image_size, **instruments)
-    labels, within = instruments["reference"].labels, {}
+    measured = measure.measure_parts(folder / "samples", judged=folder / "judged.csv", size=preset.image_size, **tools)
+    labels, within = tools["reference"].labels, {}
     if labels is not None:
-        table = compare.quality_by_group(measured.features, measured.rows["perceived"], instruments["reference"].features, labels)
+        table = compare.quality_by_group(measured.features, measured.rows["perceived"], tools["reference"].features, labels)
         average = table.set_index("group").loc[compare.AVERAGE]
         within = {f"{name}_within{end}": average[f"{name}{end}"] for name in compare.METRICS for end in ("", "_low", "_high")}
     return measured.result | {name: None if pd.isna(value) else float(value) for name, value in within.items()}

@@ -181,6 +181,24 @@ def test_published_step_from_alpha_zero_is_significant_once_and_not_twice():
     assert found.low < 0 < found.estimate == pytest.approx(.03)
 
 
+def test_one_judge_for_both_models_agrees_with_two_intervals_where_the_judge_is_sure():
+    sure = Confusion.of(10**7 * np.array([[8, 2], [1, 9]]))
+    for a, b in ((200, 350), (200, 600), (400, 420)):
+        apart = fairness.discrepancy_difference(*(fairness.corrected_share_interval(k, 800, sure) for k in (a, b)))
+        found = fairness.corrected_difference((a, 800), (b, 800), sure)
+        assert (found.estimate, found.low, found.high) == pytest.approx((apart.estimate, apart.low, apart.high), abs=.006)
+
+
+def test_a_judges_doubt_cancels_on_one_side_of_parity_and_adds_up_across_it():
+    few = Confusion.of([[80, 20], [10, 90]])
+    for pair, narrower in (((250, 350), True), ((250, 600), False)):
+        apart = fairness.discrepancy_difference(*(fairness.corrected_share_interval(k, 800, few) for k in pair))
+        found = fairness.corrected_difference(*((k, 800) for k in pair), few)
+        assert (found.high - found.low < apart.high - apart.low) is narrower
+        back = fairness.corrected_difference(*((k, 800) for k in pair[::-1]), few)
+        assert (back.estimate, -back.high, -back.low) == pytest.approx((-found.estimate, found.low, found.high), abs=.01)
+
+
 def test_amplification_is_the_difference_of_shares():
     assert fairness.amplification(.9, .8) == pytest.approx(.1)
     np.testing.assert_allclose(fairness.amplification(np.array([.2, .8]), .5), [-.3, .3])
@@ -454,6 +472,8 @@ def test_shares_of_many_classes_are_each_statsmodels():
     (lambda: fairness.null_band(10, level=95), "between 0 and 1"),
     (lambda: fairness.share_interval(5, 4), "above the whole"),
     (lambda: fairness.discrepancy_interval([.4, .6]), "look like shares"),
+    (lambda: fairness.corrected_difference((5, 10), (5, 10), Confusion.of([[5, 5], [5, 5]])), "at chance"),
+    (lambda: fairness.corrected_difference((5, 10), (11, 10), JUDGE), "above the whole"),
     (lambda: fairness.corrected_share(5, 0, recall_men=1, recall_women=1), "n = 0"),
     (lambda: fairness.corrected_share(5, 9, recall_men=90, recall_women=91), r"lie in \[0, 1\]"),
     (lambda: Confusion(men_read_man=0, men_read_woman=0, women_read_man=1, women_read_woman=1), "labelled faces"),

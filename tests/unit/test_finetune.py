@@ -300,7 +300,7 @@ def test_alpha_outside_its_range_is_refused(alpha):
 
 def test_fit_loss_weighs_groups_equally(small_pipe, data):
     """Two men among ten faces count as much as the eight women."""
-    prompt = finetune._encode_prompts(small_pipe, "a human face")[:1]
+    prompt = finetune.encode_prompts(small_pipe, "a human face")[:1]
     arguments = (small_pipe.unet, data, prompt, small_pipe.scheduler)
     both = finetune.fit_loss(*arguments, draws=200)
     unlabelled = dataclasses.replace(data, evidence=Evidence())

@@ -1,5 +1,6 @@
 """Distances and scores against other libraries and toys with known answers; the feature pass against clean-fid's."""
 
+import tracemalloc
 import warnings
 
 import cleanfid.fid
@@ -234,6 +235,31 @@ def test_blocks_do_not_change_the_radii(monkeypatch):
     blocks = list(quality._squared_distances(part, np.repeat(part, 60, axis=0)))
     assert len(blocks) > 1
     assert max(squared.nbytes for _, squared in blocks) <= 2**25
+
+
+def test_of_a_large_set_some_are_drawn_and_the_same_again():
+    generator = np.random.default_rng(19)
+    a, b = generator.normal(size=(900, 6)), generator.normal(size=(500, 6))
+    found = quality.neighbour_scores(a, b, most=300)
+    assert found == quality.neighbour_scores(*quality._drawn((a, b), 300, 0)) == quality.neighbour_scores(a, b, most=300)
+    assert found == pytest.approx(quality.neighbour_scores(a, b), abs=.15)
+    assert quality.neighbour_scores(a, b, most=900) == quality.neighbour_scores(a, b)
+
+
+@pytest.mark.parametrize("score", [
+    quality.frechet_distance, quality.density_coverage, quality.neighbour_scores,
+    lambda a, b: quality.kernel_distance_interval(a, b, most=10**9),
+], ids=["frechet", "density_coverage", "neighbour_scores", "kernel_distance_interval"])
+def test_memory_is_linear_in_the_number_of_pictures(score):
+    """Twice as many take at most about twice as much, and the distances from each to each are never held at once."""
+    generator, peaks = np.random.default_rng(20), []
+    for n in (3000, 6000):
+        pair = [generator.normal(size=(n, 8)).astype(np.float32) for _ in range(2)]
+        tracemalloc.start()
+        score(*pair)
+        peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
+        tracemalloc.stop()
+    assert peaks[1] < 110 and peaks[1] < 2.2 * peaks[0] + 1  # each to each are 137 MB in single precision, 275 in double
 
 
 def test_inception_score_of_known_softmaxes():

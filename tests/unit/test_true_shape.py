@@ -189,8 +189,8 @@ def check_every_path(face_set, tmp_path, monkeypatch):
     try:
         table = sweep.sweep(presets.PRESETS["sd15"], config=grid, out=tmp_path / "sweep", progress=False)
     finally:
-        sweep._pipeline.cache_clear()
-        sweep._training_set.cache_clear()
+        sweep.base_pipeline.cache_clear()
+        sweep.training_set.cache_clear()
     assert table["preset"].tolist() == ["sd15"] and table["train_steps"].tolist() == [2]
 
 

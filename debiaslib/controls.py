@@ -1,0 +1,178 @@
+"""The runs that must fail if a claim of debiasing is to stand: `python -m debiaslib.controls SWEEP`.
+
+Beside the indicators `random` and `none`, which a sweep runs itself, `claims` asks for four ways of looking fair without being
+fairer, each made from a finished sweep's trainings at alpha 0 and measured with the sweep's own instruments:
+
+    base                    the model before any fine-tuning
+    scale .3                the alpha-0 adapter turned down
+    quarter of the steps    the alpha-0 training broken off
+    noise-damaged           the alpha-0 pictures under Gaussian noise
+
+A killed run continues. Rows go to `SWEEP/controls.csv`, pictures to `SWEEP/controls`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm.auto import tqdm
+
+from debiaslib import sweep
+from debiaslib.atomic import replacing
+from debiaslib.errors import InputError
+from debiaslib.finetune import ADAPTER_FILE, RECORD_FILE, FinetuneConfig, encode_prompts, finetune, fit_loss, write_json
+from debiaslib.generate import SampleConfig, generate, load_adapter
+from debiaslib.presets import Preset, get_preset, sha256
+
+MADE = ("base", "scale .3", "quarter of the steps", "noise-damaged")
+SCALE, PART, NOISE = 0.3, 4, 40.0
+"""The adapter's part that is left; into how many the steps are divided; the noise's standard deviation in grey levels of 255."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """One control beside the alpha-0 run `start` of a sweep."""
+
+    name: str
+    ratio: float
+    seed: int
+    start: Path
+
+    @property
+    def folder(self) -> str:
+        """Its place in `SWEEP/controls`. The base has no training, so it is drawn once."""
+        slug = self.name.replace(" ", "-")
+        return slug if self.name == "base" else f"{slug}-ratio{self.ratio:g}-seed{self.seed}"
+
+
+def make_controls(out: Path, *, preset: Preset | None = None, progress: bool = True) -> pd.DataFrame:
+    """Draw and measure all controls of the sweep in `out`; returns their rows, those of `cells.csv` and a column `control`.
+
+    `preset` is by default the one that the sweep names. Raises InputError where `out` holds no sweep, or none of its trainings
+    at alpha 0 is done.
+    """
+    named, config = read_sweep(out)
+    preset, todo = preset or get_preset(named), controls(out)
+    if not todo:
+        raise InputError(f"{out}: no finished run at alpha 0, and the controls are made from those. Run the sweep with --alphas 0.")
+    rows = []
+    for control in tqdm(todo, desc="controls", disable=not progress):
+        with sweep.one_thread():
+            rows.append(_row(preset, config, control, out / "controls" / control.folder))
+        with replacing(out / "controls.csv") as partial:
+            pd.DataFrame(rows, columns=["control", *sweep.COLUMNS, *sweep.MORE]).to_csv(partial, index=False, float_format="%.6g")
+    return pd.DataFrame(rows)
+
+
+def read_sweep(out: Path) -> tuple[str, sweep.SweepConfig]:
+    """The preset's name and the grid of the sweep in `out`. Raises InputError where there is none."""
+    try:
+        settings = json.loads((out / "sweep.json").read_text())["settings"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{out}: no sweep.json ({error}). Give the folder that `debiaslib sweep` wrote.") from None
+    known = {field.name: settings[field.name] for field in fields(sweep.SweepConfig) if field.name in settings}
+    config = sweep.SweepConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+    return settings["preset"], sweep.from_the_kit(config)
+
+
+def controls(out: Path) -> list[Control]:
+    """The controls of a sweep, those of one training side by side."""
+    rows = {path.parent: json.loads(path.read_text()) for path in sorted((out / "cells").glob("*/row.json"))}
+    starts = {(row["ratio"], row["seed"]): folder for folder, row in rows.items() if row["alpha"] == 0}
+    return [Control(name=name, ratio=ratio, seed=seed, start=folder) for (ratio, seed), folder in sorted(starts.items()) for name in MADE]
+
+
+def _row(preset: Preset, config: sweep.SweepConfig, control: Control, folder: Path) -> dict:
+    """The control's row; the part that needs drawing is done once a folder."""
+    start = json.loads((control.start / "row.json").read_text())
+    figures = folder / "figures.json"
+    record = folder / f"fit-ratio{control.ratio:g}-seed{control.seed}.json"
+    if not figures.exists() or not record.exists():
+        with _model(preset, config, control, folder) as (pipe, model):
+            fit = start["fit_loss"] if control.name == "noise-damaged" else _fit(pipe, preset, config, control)
+            if control.name == "noise-damaged":
+                damage(control.start / "samples", folder / "samples")
+            elif not figures.exists():
+                sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
+                generate(pipe, n=config.n, config=sampling, out=folder / "samples", model=model)
+        if not figures.exists():
+            measured = sweep.figures_of(folder, preset, sweep.instruments(preset, config))
+            write_json(figures, {name: measured.get(name) for name in (*sweep.COLUMNS, *sweep.MORE)})
+        write_json(record, {"fit_loss": fit})
+    measured = {name: value for name, value in json.loads(figures.read_text()).items() if value is not None}
+    steps = {"base": 0, "quarter of the steps": start["train_steps"] // PART}.get(control.name, start["train_steps"])
+    return {"control": control.name, "indicator": "none", "ratio": control.ratio, "alpha": 0.0, "seed": control.seed, **measured,
+            **sweep.settings_of(preset, config), "train_steps": steps, **json.loads(record.read_text())}
+
+
+@contextmanager
+def _model(preset: Preset, config: sweep.SweepConfig, control: Control, folder: Path) -> Iterator[tuple]:
+    """The pipeline as the control wants it, and a hash of what was put on it; as it was afterwards."""
+    pipe, adapter = sweep.base_pipeline(preset), control.start
+    if control.name == "quarter of the steps":
+        adapter = folder
+        if not (folder / RECORD_FILE).exists():
+            steps = FinetuneConfig.of(preset, steps=config.train_steps).steps // PART
+            training = FinetuneConfig.of(preset, indicator="none", seed=control.seed, steps=steps)
+            finetune(pipe, _training_set(preset, config, control), config=training, out=folder, progress=False)
+    if control.name == "base":
+        yield pipe, ""
+        return
+    load_adapter(pipe, adapter)
+    if control.name == "scale .3":
+        pipe.set_adapters(pipe.get_active_adapters(), adapter_weights=SCALE)
+    try:
+        yield pipe, f"{sha256(adapter / ADAPTER_FILE)} {control.name}"
+    finally:
+        pipe.unload_lora_weights()
+
+
+def _training_set(preset: Preset, config: sweep.SweepConfig, control: Control):
+    return sweep.training_set(preset, replace(config, indicators=("none",)), control.ratio, control.seed)
+
+
+def _fit(pipe, preset: Preset, config: sweep.SweepConfig, control: Control) -> float:
+    data = _training_set(preset, config, control)
+    return round(fit_loss(pipe.unet, data, encode_prompts(pipe, preset.prompt)[:1], pipe.scheduler), 5)
+
+
+def damage(samples: Path, out: Path) -> None:
+    """The pictures of an ImageFolder under Gaussian noise of `NOISE` grey levels, the same names; what is there is kept."""
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    for number, path in enumerate(sorted((samples / "images").glob("*.png"))):
+        if not (out / "images" / path.name).exists():
+            with Image.open(path) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            noise = np.random.default_rng(number).normal(scale=NOISE, size=pixels.shape)
+            pixels = np.clip(pixels + noise, 0, 255).round().astype(np.uint8)
+            with replacing(out / "images" / path.name) as partial:
+                Image.fromarray(pixels).save(partial, format="PNG")
+    with replacing(out / "metadata.csv") as partial:
+        partial.write_bytes((samples / "metadata.csv").read_bytes())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make a sweep's controls."""
+    parser = argparse.ArgumentParser(prog="python -m debiaslib.controls", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path, metavar="SWEEP", help="a finished sweep's folder")
+    args = parser.parse_args(arguments)
+    table = make_controls(args.sweep, progress=sys.stderr.isatty())
+    print(table[["control", "ratio", "seed", "face_rate", "male_share", "fd", "fd_corrected", "fit_loss"]].to_string(index=False, float_format="%.3f"))
+    print(f"\n{args.sweep / 'controls.csv'}: give it to `python -m debiaslib.report {args.sweep} --controls`.")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
