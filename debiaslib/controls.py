@@ -33,7 +33,7 @@ from debiaslib.presets import Preset, get_preset, sha256
 
 MADE = ("base", "scale .3", "quarter of the steps", "noise-damaged")
 SCALE, PART, NOISE = 0.3, 4, 40.0
-"""The adapter's part that is left; into how many the steps are divided; the noise's standard deviation in grey levels of 255."""
+"""The adapter's part that is left; the steps' divisor; the noise's standard deviation in grey levels of 255."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +61,15 @@ def make_controls(out: Path, *, preset: Preset | None = None, progress: bool = T
     named, config = read_sweep(out)
     preset, todo = preset or get_preset(named), controls(out)
     if not todo:
-        raise InputError(f"{out}: no finished run at alpha 0, and the controls are made from those. Run the sweep with --alphas 0.")
+        raise InputError(f"{out}: no finished run at alpha 0, and the controls are made from those. Run the sweep with "
+                         "--alphas 0.")
     rows = []
     for control in tqdm(todo, desc="controls", disable=not progress):
         with sweep.one_thread():
             rows.append(_row(preset, config, control, out / "controls" / control.folder))
         with replacing(out / "controls.csv") as partial:
-            pd.DataFrame(rows, columns=["control", *sweep.COLUMNS, *sweep.MORE]).to_csv(partial, index=False, float_format="%.6g")
+            table = pd.DataFrame(rows, columns=["control", *sweep.COLUMNS, *sweep.MORE])
+            table.to_csv(partial, index=False, float_format="%.6g")
     return pd.DataFrame(rows)
 
 
@@ -86,7 +88,8 @@ def controls(out: Path) -> list[Control]:
     """The controls of a sweep, those of one training side by side."""
     rows = {path.parent: json.loads(path.read_text()) for path in sorted((out / "cells").glob("*/row.json"))}
     starts = {(row["ratio"], row["seed"]): folder for folder, row in rows.items() if row["alpha"] == 0}
-    return [Control(name=name, ratio=ratio, seed=seed, start=folder) for (ratio, seed), folder in sorted(starts.items()) for name in MADE]
+    return [Control(name=name, ratio=ratio, seed=seed, start=folder)
+            for (ratio, seed), folder in sorted(starts.items()) for name in MADE]
 
 
 def _row(preset: Preset, config: sweep.SweepConfig, control: Control, folder: Path) -> dict:
@@ -100,7 +103,8 @@ def _row(preset: Preset, config: sweep.SweepConfig, control: Control, folder: Pa
             if control.name == "noise-damaged":
                 damage(control.start / "samples", folder / "samples")
             elif not figures.exists():
-                sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
+                sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance,
+                                           seed=config.sample_seed)
                 generate(pipe, n=config.n, config=sampling, out=folder / "samples", model=model)
         if not figures.exists():
             measured = sweep.figures_of(folder, preset, sweep.instruments(preset, config))
@@ -165,7 +169,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("sweep", type=Path, metavar="SWEEP", help="a finished sweep's folder")
     args = parser.parse_args(arguments)
     table = make_controls(args.sweep, progress=sys.stderr.isatty())
-    print(table[["control", "ratio", "seed", "face_rate", "male_share", "fd", "fd_corrected", "fit_loss"]].to_string(index=False, float_format="%.3f"))
+    shown = table[["control", "ratio", "seed", "face_rate", "male_share", "fd", "fd_corrected", "fit_loss"]]
+    print(shown.to_string(index=False, float_format="%.3f"))
     print(f"\n{args.sweep / 'controls.csv'}: give it to `python -m debiaslib.report {args.sweep} --controls`.")
     return 0
 

@@ -17,14 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from accelerate import PartialState
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.training_utils import EMAModel, compute_snr
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
-
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from debiaslib import checkpoints
@@ -34,7 +32,7 @@ from debiaslib.captions import byte_pairs, caption_words, random_caption
 from debiaslib.descent import Shadow, descend, set_rate, training_attention
 from debiaslib.errors import InputError
 from debiaslib.faces import load_faces, read_metadata
-from debiaslib.presets import encode_latents, fast_precision, sha256, to_images, write_manifest
+from debiaslib.presets import encode_latents, fast_precision, sha256, write_manifest
 
 
 @dataclass(frozen=True, kw_only=True)

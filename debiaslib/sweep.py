@@ -20,8 +20,19 @@ from tqdm.auto import tqdm
 from debiaslib import compare, faces, measure, quality
 from debiaslib.atomic import replacing
 from debiaslib.errors import InputError
-from debiaslib.finetune import (ADAPTER_FILE, RECORD_FILE, FinetuneConfig, TrainingSet, add_reference, check_reference, finetune,
-                                load_reference, load_training_faces, prepare_set, write_json)
+from debiaslib.finetune import (
+    ADAPTER_FILE,
+    RECORD_FILE,
+    FinetuneConfig,
+    TrainingSet,
+    add_reference,
+    check_reference,
+    finetune,
+    load_reference,
+    load_training_faces,
+    prepare_set,
+    write_json,
+)
 from debiaslib.generate import SampleConfig, generate, load_adapter
 from debiaslib.indicators import INDICATORS, build_indicator, needs_of
 from debiaslib.judges import Judge, JudgeConfig

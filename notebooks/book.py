@@ -109,7 +109,8 @@ def _static() -> Config:
     """Widgets show the plain HTML that they carry: there is no kernel behind a page."""
     config = Config()
     config.HTMLExporter.theme = "light"
-    config.NbConvertBase.display_data_priority = [kind for kind in NbConvertBase().display_data_priority if kind != WIDGET_VIEW]
+    kinds = NbConvertBase().display_data_priority
+    config.NbConvertBase.display_data_priority = [kind for kind in kinds if kind != WIDGET_VIEW]
     return config
 
 
