@@ -14,7 +14,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBVAL     := $(if $(NOTEBOOKS),--nbval --nbval-current-env --nbval-cell-timeout=120)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv course course-full test test-slow bench lab notebooks book doctor
+.PHONY: help .venv course course-full test test-slow bench lab app notebooks book doctor
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ lab: .venv/installed  ## open JupyterLab
 
 notebooks: .venv/installed  ## rebuild the notebooks from notebooks/src and run them
 	.venv/bin/python notebooks/build.py
+
+app: .venv/installed  ## faces from a prompt, a contour or your strokes, without code, on this machine alone
+	.venv/bin/python -m voila notebooks/app/panel.ipynb --Voila.ip=127.0.0.1 --port=8866
 
 book: .venv/installed  ## the notebooks as web pages, in runs/book
 	.venv/bin/python notebooks/book.py

@@ -5,6 +5,7 @@ A *condition image* has white lines on black, as ControlNet's scribble models ex
 """
 
 import hashlib
+import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -134,8 +135,8 @@ class Contour:
         return hashlib.sha256(self.lines.tobytes() + self.drawing.tobytes()).hexdigest()
 
 
-def open_picture(path: Path | str) -> np.ndarray:
-    """A PNG (or any picture Pillow reads), upright, as uint8 (H, W, 4) RGBA.
+def open_picture(path: Path | str, *, content: bytes | None = None) -> np.ndarray:
+    """A PNG (or any picture Pillow reads), upright, as uint8 (H, W, 4) RGBA; with `content`, that of an uploaded file.
 
     Raises InputError when it cannot be read, is smaller than 16 px a side, or has more than 25 million pixels: that is read
     from its header, before anything is decoded.
@@ -143,7 +144,7 @@ def open_picture(path: Path | str) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bombs: the cap below is stricter
-            with Image.open(path) as image:
+            with Image.open(path if content is None else io.BytesIO(content)) as image:
                 _check_size(image.size, path)
                 return np.array(ImageOps.exif_transpose(image).convert("RGBA"))
     except InputError:  # of the size: a ValueError, like those below

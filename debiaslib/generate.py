@@ -45,9 +45,13 @@ Encoded = tuple[torch.Tensor, torch.Tensor | None]
 """Text embeddings, and those of the negative prompt."""
 Inputs = Callable[[Sequence[int]], dict]
 """What a pipeline is called with beside the text, for these seeds: starting noise, or a picture to start from."""
+OnStep = Callable[[int, int], None]
+"""Told after each denoising step how many are done, of how many in all. What it raises ends the drawing there."""
 
 CONTROLNETS = {"tiny": "models/tiny-contour", "sd15": "lllyasviel/control_v11p_sd15_scribble"}
 """A preset's ControlNet for scribbles: a folder under the data root, or a hub id."""
+UNDER_DATA = "models/"
+"""How names of folders under the data root begin: they are no hub ids, and no hub is asked for them."""
 
 
 class PromptCut(UserWarning):
@@ -154,26 +158,42 @@ def noise_latents(pipe: StableDiffusionPipeline, seeds: Sequence[int]) -> torch.
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
-def sample(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, skip: int = 0,
-           guide: Guide | None = None, progress: bool = False) -> Iterator[np.ndarray]:
+def sample(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, skip: int = 0, guide: Guide | None = None,
+           seeds: Sequence[int] | None = None, on_step: OnStep | None = None,
+           progress: bool = False) -> Iterator[np.ndarray]:
     """Yield uint8 (batch, H, W, 3) until pictures `skip` to `n - 1` are drawn; memory does not grow with n.
 
-    With a `guide`, every picture follows its contour. Raises InputError for an empty prompt, steps below 1, or a contour of
-    another size than the model's; warns (PromptCut) of a prompt longer than the text encoder reads.
+    With a `guide`, every picture follows its contour. Picture i starts from `seeds[i]` where they are given. Raises
+    InputError for an empty prompt, steps below 1, fewer seeds than pictures, or a contour of another size than the model's;
+    warns (PromptCut) of a prompt longer than the text encoder reads.
     """
-    if not config.prompt.strip():
-        raise InputError("prompt: empty. Say what to draw, for instance 'a human face'.")
-    if config.steps < 1 or n < 1:
-        raise InputError(f"steps {config.steps}, n {n}: both must be at least 1.")
+    seeds = range(config.seed, config.seed + n) if seeds is None else seeds
+    _check_request(config, n, seeds)
     if cut := cut_off(pipe, config.prompt):
         warnings.warn(f"prompt: longer than the {pipe.tokenizer.model_max_length} tokens this model reads; cut: {cut!r}.",
                       PromptCut, stacklevel=2)
     pipe, inputs = guide.attach(pipe) if guide else (pipe, None)
     encoded = encode(pipe, [config.prompt], config=config)
-    for start in tqdm(range(skip, n, config.batch), desc="generate", disable=not progress, leave=False):
-        seeds = range(config.seed + start, config.seed + min(start + config.batch, n))
-        repeated = tuple(part if part is None else part.expand(len(seeds), -1, -1) for part in encoded)
-        yield denoise(pipe, repeated, seeds=seeds, config=config, inputs=inputs)
+    starts = range(skip, n, config.batch)
+    for number, start in enumerate(tqdm(starts, desc="generate", disable=not progress, leave=False)):
+        part = seeds[start:min(start + config.batch, n)]
+        repeated = tuple(each if each is None else each.expand(len(part), -1, -1) for each in encoded)
+        yield denoise(pipe, repeated, seeds=part, config=config, inputs=inputs,
+                      on_step=on_step and _counted(on_step, number, len(starts)))
+
+
+def _check_request(config: SampleConfig, n: int, seeds: Sequence[int]) -> None:
+    if not config.prompt.strip():
+        raise InputError("prompt: empty. Say what to draw, for instance 'a human face'.")
+    if config.steps < 1 or n < 1:
+        raise InputError(f"steps {config.steps}, n {n}: both must be at least 1.")
+    if len(seeds) < n:
+        raise InputError(f"seeds: {len(seeds)} for {n} pictures. Give a seed for each, or ask for {len(seeds)}.")
+
+
+def _counted(on_step: OnStep, number: int, batches: int) -> OnStep:
+    """Steps of batch `number` counted on from those of the batches before it."""
+    return lambda done, of: on_step(number * of + done, batches * of)
 
 
 def cut_off(pipe: StableDiffusionPipeline, prompt: str) -> str:
@@ -191,17 +211,28 @@ def encode(pipe: StableDiffusionPipeline, prompts: list[str], *, config: SampleC
 
 @torch.no_grad()
 def denoise(pipe: StableDiffusionPipeline, encoded: Encoded, *, seeds: Sequence[int], config: SampleConfig,
-            inputs: Inputs | None = None) -> np.ndarray:
+            inputs: Inputs | None = None, on_step: OnStep | None = None) -> np.ndarray:
     """One batch, uint8 (len(seeds), H, W, 3): picture i from the i-th embedding and the noise of `seeds[i]`.
 
     `pipe` and `inputs` may be what a guide's `attach` gave.
     """
     embeds, negative = encoded
     given = inputs(seeds) if inputs else {"latents": noise_latents(pipe, seeds).to(pipe.device)}
+    if on_step:
+        given["callback_on_step_end"] = _told_each_step(on_step)
     with fast_precision(pipe.device, precision=config.precision):
         images = pipe(prompt_embeds=embeds, negative_prompt_embeds=negative, num_inference_steps=config.steps,
                       guidance_scale=config.guidance, output_type="pt", **given).images
     return to_pixels(images * 2 - 1)
+
+
+def _told_each_step(on_step: OnStep) -> Callable:
+    """As a diffusers callback, which gets the pipeline and has to return what it was given."""
+    def told(pipe: StableDiffusionPipeline, step: int, _timestep, given: dict) -> dict:
+        on_step(step + 1, pipe.num_timesteps)
+        return given
+
+    return told
 
 
 def generate(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, out: Path, model: str = "",
@@ -288,15 +319,20 @@ def load_controlnet(source: str | Path, *, device: torch.device | str | None = N
     folder = _local(source)
     if folder is not None:
         check_manifest(folder)
+    elif str(source).startswith(UNDER_DATA):
+        raise _no_controlnet(data_root() / source, "there is no such folder")
     try:
         with quiet_loading():
             controlnet = ControlNetModel.from_pretrained(str(folder or source), use_safetensors=True,
                                                          torch_dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise InputError(f"{folder or source}: no usable ControlNet there ({reason}). Train one with `python -m "
-                         "debiaslib.contour_training`, or use --method image-to-image, which needs none.") from None
+        raise _no_controlnet(folder or source, str(error).splitlines()[0][:200]) from None
     return controlnet.eval().to(device or "cpu")
+
+
+def _no_controlnet(place: str | Path, reason: str) -> InputError:
+    return InputError(f"{place}: no usable ControlNet there ({reason}). Train one with `python -m "
+                      "debiaslib.contour_training`, or use image-to-image (--method), which needs none.")
 
 
 def read_guide(args: argparse.Namespace, pipe: StableDiffusionPipeline, preset: Preset) -> Guide | None:

@@ -1,13 +1,16 @@
-"""A real JupyterLab and a real headless Chromium. Without a Chromium the tests skip and say so."""
+"""A real JupyterLab, a real Voila and a real headless Chromium. Without a Chromium the tests skip and say so."""
 
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +25,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 EXPECTED = (
     "Failed to load resource",  # JupyterLab asks for settings files that a fresh folder does not have
     "net::ERR_",  # and for news of extensions, where there is no network
+    "The getter for the shared module is not a function",  # Voila tries JupyterLab's extensions; some need JupyterLab itself
 )
 
 
@@ -52,19 +56,50 @@ def browser() -> Iterator[Browser]:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A JupyterLab of our own on loopback: its address, and the folder that it serves."""
     folder, state = tmp_path_factory.mktemp("served"), tmp_path_factory.mktemp("jupyter")
+    _settle(state / "jupyterlab_settings_dir")
+    command = ["jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", "--IdentityProvider.token=",
+               "--LabApp.news_url=None", f"--ServerApp.root_dir={folder}"]
+    with _server(command, state, folder) as server:
+        yield _address(server, state), folder
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[str]:
+    """The app as `make app` serves it, by Voila on loopback: its address."""
+    state = tmp_path_factory.mktemp("voila")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["voila", str(root / "notebooks/app/panel.ipynb"), "--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}"]
+    with _server(command, state, root) as server:
+        yield _answering(server, f"http://127.0.0.1:{port}/", state)
+
+
+@contextmanager
+def _server(command: list[str], state: Path, folder: Path) -> Iterator[subprocess.Popen]:
+    """`python -m ...` with folders of its own for all that Jupyter keeps; ended at the end."""
     environment = os.environ | {name: str(state / name.lower()) for name in
                                 ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR",
                                  "JUPYTERLAB_WORKSPACES_DIR")}
-    _settle(Path(environment["JUPYTERLAB_SETTINGS_DIR"]))
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root",
-               "--IdentityProvider.token=", "--LabApp.news_url=None", f"--ServerApp.root_dir={folder}"]
     with open(state / "log.txt", "wb") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
+        server = subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log, cwd=folder)
         try:
-            yield _address(server, state), folder
+            yield server
         finally:
             server.terminate()
             server.wait(timeout=20)
+
+
+def _answering(server: subprocess.Popen, address: str, state: Path, *, patience: float = 90) -> str:
+    """The address, once something listens there (a page of Voila's takes a kernel: none is asked for)."""
+    until, place = time.monotonic() + patience, urllib.parse.urlsplit(address)
+    while time.monotonic() < until and server.poll() is None:
+        try:
+            socket.create_connection((place.hostname, place.port), timeout=5).close()
+            return address
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError("Voila did not come up:\n" + (state / "log.txt").read_text()[-2000:])
 
 
 def _settle(settings: Path) -> None:

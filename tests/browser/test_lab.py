@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hands import explore
 from playwright.sync_api import Page, expect
 from playwright.sync_api import TimeoutError as PatienceError
 
@@ -64,3 +65,25 @@ def test_a_notebook_runs_and_its_slider_answers_the_keyboard(lab, seen, root: Pa
         expect(readout).to_contain_text(f"alpha {alpha}:", timeout=10_000)
     page.locator(".widget-toggle-button", has_text=re.compile("^4$")).press("Space")
     expect(readout).to_contain_text("male:female 4,", timeout=10_000)
+
+
+def widget_cells(notebook: Path, *wanted: str) -> dict:
+    """The notebook with its setup and the code cells that hold one of `wanted`: a whole run is left to nbval."""
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    content["cells"] = [cell for cell in content["cells"] if cell["cell_type"] == "code" and (
+        "setup" in cell["metadata"].get("tags", []) or any(words in "".join(cell["source"]) for words in wanted))]
+    return content
+
+
+def test_the_alpha_explorer_and_the_panel_of_notebook_04_answer(lab, seen, root: Path):
+    address, folder = lab
+    content = widget_cells(root / "notebooks/04_generation.ipynb", "gallery = load_gallery()",
+                           "AlphaExplorer(gallery, studio)", "ReconstructionPanel(gallery, studio)")
+    (folder / "04_widgets.ipynb").write_text(json.dumps(content), encoding="utf-8")
+    page = seen.page
+    open_notebook(page, address, "04_widgets.ipynb")
+    run_all(page, folder / "04_widgets.ipynb")
+    assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    explore(page)
+    page.get_by_role("button", name="generate").click()
+    expect(page.get_by_text("4 drawn by the base model")).to_be_visible(timeout=60_000)

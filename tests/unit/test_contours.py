@@ -182,6 +182,14 @@ def test_files_that_cannot_be_opened(tmp_path):
     assert "too few" in told("dot.png", (tmp_path / "dot.png").read_bytes())
 
 
+def test_an_uploaded_file_s_bytes_open_as_the_file_does(tmp_path):
+    Image.new("RGB", (20, 24), (1, 2, 3)).save(tmp_path / "me.png")
+    content = (tmp_path / "me.png").read_bytes()
+    assert (open_picture("me.png", content=content) == open_picture(tmp_path / "me.png")).all()
+    with pytest.raises(InputError, match="me.png: not a picture"):
+        open_picture("me.png", content=b"nothing of the kind")
+
+
 def test_landmark_lines_lie_where_the_eyes_are():
     path = SHARED / "fairface_aligned_128px_landmarks.npz"
     if not path.exists():

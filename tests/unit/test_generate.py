@@ -21,6 +21,7 @@ from debiaslib.generate import (
     add_arguments,
     cut_off,
     generate,
+    load_controlnet,
     noise_latents,
     run,
     sample,
@@ -196,3 +197,34 @@ def test_command_line_follows_a_sketch(small_pipe, tmp_path, monkeypatch, capsys
         with pytest.raises(InputError, match=words):
             call(*options, out="third")
     assert not (tmp_path / "third").exists()
+
+
+# Seeds of one's own, and steps that are told ----------------------------------------------------------------------------
+
+def test_seeds_may_be_chosen_and_must_suffice(small_pipe):
+    chosen = np.concatenate(list(sample(small_pipe, n=3, config=CONFIG, seeds=[4, 0, 9]))).astype(int)
+    assert np.abs(chosen[1:2] - draw(small_pipe, n=1)).max() <= 1
+    assert np.abs(chosen[2:] - draw(small_pipe, n=1, seed=9)).max() <= 1
+    with pytest.raises(InputError, match="seeds: 2 for 3 pictures"):
+        next(sample(small_pipe, n=3, config=CONFIG, seeds=[4, 0]))
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_every_step_is_told_and_any_may_be_the_last(small_pipe, guided):
+    guide = ImageGuide(contour=square_contour(), strength=1.0) if guided else None
+    told = []
+    list(sample(small_pipe, n=3, config=CONFIG, guide=guide, on_step=lambda done, of: told.append((done, of))))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+    def stop(done, of):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(sample(small_pipe, n=3, config=CONFIG, on_step=stop))
+    assert np.abs(draw(small_pipe).astype(int) - draw(small_pipe)).max() == 0, "the pipeline can be used again"
+
+
+def test_a_controlnet_that_does_not_ship_is_not_looked_for_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEBIASLIB_DATA", str(tmp_path))
+    with pytest.raises(InputError, match="models/tiny-contour: no usable ControlNet there .there is no such folder"):
+        load_controlnet("models/tiny-contour")
