@@ -76,7 +76,8 @@ def test_what_is_installed_is_what_the_list_says(project: dict):
 def test_everything_imported_is_on_the_list(root: Path, requirements: dict):
     owners = {"dlib": ["dlib-bin"]} | importlib.metadata.packages_distributions()
     strangers = {}
-    for package in _third_party_imports([*root.glob("debiaslib/**/*.py"), *root.glob("tests/**/*.py")]):
+    for package in _third_party_imports([*root.glob("debiaslib/**/*.py"), *root.glob("tests/**/*.py"),
+                                         *root.glob("notebooks/*.py")]):
         names = {canonicalize_name(owner) for owner in owners.get(package, [package])}
         if not names & (_required_by(RIDES_WITH[package]) if package in RIDES_WITH else requirements.keys()):
             strangers[package] = names
@@ -194,4 +195,5 @@ def _third_party_imports(files: list[Path]) -> set[str]:
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names.add(node.module.partition(".")[0])
-    return names - sys.stdlib_module_names - {"debiaslib", "tests", "conftest", "painted"}
+    own = {file.stem for file in files if "tests" in file.parts}
+    return names - sys.stdlib_module_names - own - {"debiaslib", "tests"}
