@@ -14,7 +14,7 @@ A killed run continues. Rows go to `SWEEP/controls.csv`, pictures to `SWEEP/cont
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -52,25 +52,34 @@ class Control:
         return slug if self.name == "base" else f"{slug}-ratio{self.ratio:g}-seed{self.seed}"
 
 
-def make_controls(out: Path, *, preset: Preset | None = None, progress: bool = True) -> pd.DataFrame:
-    """Draw and measure all controls of the sweep in `out`; returns their rows, those of `cells.csv` and a column `control`.
+def make_controls(out: Path, *, preset: Preset | None = None, ratios: Sequence[float] | None = None,
+                  seeds: Sequence[int] | None = None, progress: bool = True) -> pd.DataFrame:
+    """Draw and measure the controls of the sweep in `out`, by default beside every training; returns all rows there are.
 
-    `preset` is by default the one that the sweep names. Raises InputError where `out` holds no sweep, or none of its trainings
-    at alpha 0 is done.
+    `preset` is by default the one that the sweep names. Columns: those of `cells.csv` and `control`. Raises InputError where
+    `out` holds no sweep, or none of the trainings asked for is done at alpha 0.
     """
     named, config = read_sweep(out)
-    preset, todo = preset or get_preset(named), controls(out)
+    preset, todo = preset or get_preset(named), controls(out, ratios=ratios, seeds=seeds)
     if not todo:
         raise InputError(f"{out}: no finished run at alpha 0, and the controls are made from those. Run the sweep with "
                          "--alphas 0.")
-    rows = []
     for control in tqdm(todo, desc="controls", disable=not progress):
-        with sweep.one_thread():
-            rows.append(_row(preset, config, control, out / "controls" / control.folder))
-        with replacing(out / "controls.csv") as partial:
-            table = pd.DataFrame(rows, columns=["control", *sweep.COLUMNS, *sweep.MORE])
-            table.to_csv(partial, index=False, float_format="%.6g")
-    return pd.DataFrame(rows)
+        row = out / "controls" / control.folder / f"row-ratio{control.ratio:g}-seed{control.seed}.json"
+        if not row.exists():
+            with sweep.one_thread():
+                write_json(row, _row(preset, config, control, row.parent))
+        table = _write_table(out)
+    return table
+
+
+def _write_table(out: Path) -> pd.DataFrame:
+    rows = [json.loads(path.read_text()) for path in (out / "controls").glob("*/row-*.json")]
+    rows.sort(key=lambda row: (row["ratio"], row["seed"], MADE.index(row["control"])))
+    table = pd.DataFrame(rows, columns=["control", *sweep.COLUMNS, *sweep.MORE])
+    with replacing(out / "controls.csv") as partial:
+        table.to_csv(partial, index=False, float_format="%.6g")
+    return table
 
 
 def read_sweep(out: Path) -> tuple[str, sweep.SweepConfig]:
@@ -84,36 +93,31 @@ def read_sweep(out: Path) -> tuple[str, sweep.SweepConfig]:
     return settings["preset"], sweep.from_the_kit(config)
 
 
-def controls(out: Path) -> list[Control]:
+def controls(out: Path, *, ratios: Sequence[float] | None = None, seeds: Sequence[int] | None = None) -> list[Control]:
     """The controls of a sweep, those of one training side by side."""
     rows = {path.parent: json.loads(path.read_text()) for path in sorted((out / "cells").glob("*/row.json"))}
-    starts = {(row["ratio"], row["seed"]): folder for folder, row in rows.items() if row["alpha"] == 0}
+    starts = {(row["ratio"], row["seed"]): folder for folder, row in rows.items() if row["alpha"] == 0
+              and (ratios is None or row["ratio"] in ratios) and (seeds is None or row["seed"] in seeds)}
     return [Control(name=name, ratio=ratio, seed=seed, start=folder)
             for (ratio, seed), folder in sorted(starts.items()) for name in MADE]
 
 
 def _row(preset: Preset, config: sweep.SweepConfig, control: Control, folder: Path) -> dict:
-    """The control's row; the part that needs drawing is done once a folder."""
-    start = json.loads((control.start / "row.json").read_text())
-    figures = folder / "figures.json"
-    record = folder / f"fit-ratio{control.ratio:g}-seed{control.seed}.json"
-    if not figures.exists() or not record.exists():
-        with _model(preset, config, control, folder) as (pipe, model):
-            fit = start["fit_loss"] if control.name == "noise-damaged" else _fit(pipe, preset, config, control)
-            if control.name == "noise-damaged":
-                damage(control.start / "samples", folder / "samples")
-            elif not figures.exists():
-                sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance,
-                                           seed=config.sample_seed)
-                generate(pipe, n=config.n, config=sampling, out=folder / "samples", model=model)
-        if not figures.exists():
-            measured = sweep.figures_of(folder, preset, sweep.instruments(preset, config))
-            write_json(figures, {name: measured.get(name) for name in (*sweep.COLUMNS, *sweep.MORE)})
-        write_json(record, {"fit_loss": fit})
-    measured = {name: value for name, value in json.loads(figures.read_text()).items() if value is not None}
+    """The control's row. The base is drawn and measured once; how well it fits is measured for each training set."""
+    start, figures = json.loads((control.start / "row.json").read_text()), folder / "figures.json"
+    with _model(preset, config, control, folder) as (pipe, model):
+        fit = start["fit_loss"] if control.name == "noise-damaged" else _fit(pipe, preset, config, control)
+        if control.name == "noise-damaged":
+            damage(control.start / "samples", folder / "samples")
+        elif not figures.exists():
+            sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
+            generate(pipe, n=config.n, config=sampling, out=folder / "samples", model=model)
+    if not figures.exists():
+        measured = sweep.figures_of(folder, preset, sweep.instruments(preset, config))
+        write_json(figures, {name: measured[name] for name in (*sweep.COLUMNS, *sweep.MORE) if name in measured})
     steps = {"base": 0, "quarter of the steps": start["train_steps"] // PART}.get(control.name, start["train_steps"])
-    return {"control": control.name, "indicator": "none", "ratio": control.ratio, "alpha": 0.0, "seed": control.seed, **measured,
-            **sweep.settings_of(preset, config), "train_steps": steps, **json.loads(record.read_text())}
+    return {"control": control.name, "indicator": "none", "ratio": control.ratio, "alpha": 0.0, "seed": control.seed,
+            **json.loads(figures.read_text()), **sweep.settings_of(preset, config), "train_steps": steps, "fit_loss": fit}
 
 
 @contextmanager
@@ -167,8 +171,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m debiaslib.controls", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, metavar="SWEEP", help="a finished sweep's folder")
+    parser.add_argument("--ratios", type=float, nargs="+", default=None, help="beside trainings of these; default all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=None, help="beside trainings of these; default all")
     args = parser.parse_args(arguments)
-    table = make_controls(args.sweep, progress=sys.stderr.isatty())
+    table = make_controls(args.sweep, ratios=args.ratios, seeds=args.seeds, progress=sys.stderr.isatty())
     shown = table[["control", "ratio", "seed", "face_rate", "male_share", "fd", "fd_corrected", "fit_loss"]]
     print(shown.to_string(index=False, float_format="%.3f"))
     print(f"\n{args.sweep / 'controls.csv'}: give it to `python -m debiaslib.report {args.sweep} --controls`.")
