@@ -12,7 +12,7 @@ import random
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -234,9 +234,10 @@ def _bend(lines: np.ndarray, most: float, generator: np.random.Generator) -> np.
 def compare_methods(pipe: StableDiffusionPipeline, controlnet: ControlNetModel, contours: Sequence[Contour], *, seeds: int,
                     config: SampleConfig, methods: Sequence[str] = METHODS, style: str = "canny", scale: float = 1.0,
                     strength: float = 0.98, judge=None, progress: bool = False) -> pd.DataFrame:
-    """Pictures after each contour by each method, the same `seeds` (a count, from `config.seed`), measured and judged.
+    """Pictures after each contour by each method, `seeds` of them (a count), measured and judged.
 
-    A picture's own lines are drawn in `style` and held against the contour's. Returns a row a picture: method, contour,
+    Methods share a contour's seeds; contours do not share any (they go on from `config.seed`), or a share of men would rest
+    on the few people that a few seeds draw. A picture's own lines are drawn in `style` and held against the contour's. Returns a row a picture: method, contour,
     seed, precision, recall, f1, chamfer (pixels of 64), the columns of `Judge.judge`, and spread, the `identity_spread`
     of that contour's pictures. `judge` is a `judges.Judge` (None: the usual one). `summarise` makes a row a method of it.
     """
@@ -250,12 +251,11 @@ def compare_methods(pipe: StableDiffusionPipeline, controlnet: ControlNetModel, 
         raise InputError(f"method {unknown[0]!r}: there is none of that name. Choose among {', '.join(guides)}.")
     parts = []
     for method in methods:
-        drawn = None
         for number, contour in enumerate(tqdm(contours, desc=method, disable=not progress, leave=False)):
-            if drawn is None or method != "prompt":  # which follows no contour: one set of pictures serves all
-                drawn = _draw(pipe, guides[method](contour), seeds, config)
-                read = judge.judge(drawn).assign(spread=identity_spread(drawn))
-            parts.append(pd.DataFrame({"method": method, "contour": number, "seed": config.seed + np.arange(seeds),
+            mine = replace(config, seed=config.seed + number * seeds)
+            drawn = _draw(pipe, guides[method](contour), seeds, mine)
+            read = judge.judge(drawn).assign(spread=identity_spread(drawn))
+            parts.append(pd.DataFrame({"method": method, "contour": number, "seed": mine.seed + np.arange(seeds),
                                        **_agreement(drawn, contour, style)}).join(read))
     return pd.concat(parts, ignore_index=True)
 
@@ -289,9 +289,8 @@ def _summary(method: str, rows: pd.DataFrame, level: float, seed: int) -> dict:
             found = bootstrap((means,), np.mean, n_resamples=2000, confidence_level=level, method="percentile",
                               rng=np.random.default_rng(seed)).confidence_interval
             out |= {f"{name}_low": found.low, f"{name}_high": found.high}
-    distinct = rows.drop_duplicates("seed") if method == "prompt" else rows
-    out |= {"face_rate": distinct["face"].mean(), "abstained": int((distinct["abstained"] != "").sum())}
-    return out | _share(distinct, level) | {"spread": distinct["spread"].mean()}
+    out |= {"face_rate": rows["face"].mean(), "abstained": int((rows["abstained"] != "").sum())}
+    return out | _share(rows, level) | {"spread": rows["spread"].mean()}
 
 
 def _share(rows: pd.DataFrame, level: float) -> dict[str, float]:
