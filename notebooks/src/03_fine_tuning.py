@@ -30,7 +30,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import Markdown
 from torch.nn.functional import cross_entropy, silu
 
 # %% tags=["setup"]
@@ -62,7 +61,7 @@ pipe = load_pipeline(preset, device="cpu")
 #
 # Only $A$ and $B$ learn. $r$ is the **rank**, $a$ (`lora_alpha`, no relation of our alpha) sets how loud the adapter is.
 #
-# **By hand.** A layer of 6 x 6 is to learn two changes: one in which all rows move along a single direction, and one
+# **By hand**, with a layer of 6 x 6 that is to learn two changes: one in which all rows move along a single direction, and one
 # that needs three. $B$ begins as zeros.
 
 # %%
@@ -283,7 +282,7 @@ for axis, size in zip(axes, (-4, -2, 0, 2, 4), strict=True):
 plt.show()
 
 # %% [markdown]
-# A wash of colour over the whole picture, the same for everybody. Remember the red faces of notebook 00's figure at
+# A wash of colour over the whole picture, the same for everybody. Have you seen the red faces in the README's figure, at
 # alpha .1? They carry this mark, grown large. Nothing in it knows who is rare. If a judge then counts more men, it is
 # because the wash, or what it destroys, reads as one; the table at the end of this notebook shows how far that goes.
 

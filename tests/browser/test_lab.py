@@ -14,14 +14,17 @@ WIDGET_NOTEBOOKS = ("02_indicator_design",)
 
 
 # JupyterLab puts a long notebook's cells on the page bit by bit: what is said of all cells is said of `count` of them.
-PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')].map(prompt => prompt.textContent)"
+PROMPTS = ("[...document.querySelectorAll('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell .jp-InputPrompt')]"
+           ".map(prompt => prompt.textContent)")
 CLEARED = f"count => {{ const said = {PROMPTS}; return said.length == count && !said.some(text => /[*\\d]/.test(text)); }}"
 STARTED = f"() => {PROMPTS}.some(text => /[*\\d]/.test(text))"
-FINISHED = f"count => {{ const said = {PROMPTS}; return said.length == count && said.every(text => /\\d/.test(text)); }}"
+ERROR = "[data-mime-type='application/vnd.jupyter.error']"
+FINISHED = (f"count => {{ const said = {PROMPTS}; return document.querySelector(`{ERROR}`) || "
+            "said.length == count && said.every(text => /\\d/.test(text)); }")
 
 
 def open_notebook(page: Page, address: str, name: str) -> None:
-    page.goto(f"{address}lab/tree/{name}")
+    page.goto(f"{address}lab/workspaces/{Path(name).stem}/tree/{name}")
     expect(page.locator(".jp-NotebookPanel:visible .jp-Notebook")).to_be_visible(timeout=60_000)
     expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_attached(timeout=60_000)
 
@@ -40,11 +43,12 @@ def choose(page: Page, menu: str, entry: str, *, until: str, count: int) -> None
 
 
 def run_all(page: Page, notebook: Path) -> None:
-    """Clear all outputs, run all cells, and wait until each has its number."""
+    """Clear all outputs, run all cells, and wait until each has its number, or one fails."""
     count = sum(cell["cell_type"] == "code" for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"])
     choose(page, "Edit", "Clear Outputs of All Cells", until=CLEARED, count=count)
     choose(page, "Run", "Run All Cells", until=STARTED, count=count)
     page.wait_for_function(FINISHED, arg=count, timeout=300_000)
+    assert page.locator(ERROR).all_text_contents() == []
 
 
 @pytest.mark.parametrize("name", WIDGET_NOTEBOOKS)
