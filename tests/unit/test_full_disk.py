@@ -215,8 +215,8 @@ def run_sweep(face_set: Path, out: Path) -> int:
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps without judge, features and report: what they write is at stake, not what it says."""
     figures = dict.fromkeys(("face_rate", "male_share", "fd", "fd_low", "fd_high", "fd_corrected"), 0.5)
-    monkeypatch.setattr(sweep, "_instruments", lambda preset, config: {})
-    monkeypatch.setattr(sweep, "_figures", lambda folder, preset, instruments: figures)
+    monkeypatch.setattr(sweep, "instruments", lambda preset, config: {})
+    monkeypatch.setattr(sweep, "figures_of", lambda folder, preset, instruments: figures)
     monkeypatch.setattr(report, "write_report", lambda out, table: None)
 
 

@@ -182,8 +182,8 @@ def check_every_path(face_set, tmp_path, monkeypatch):
     drawn, plain = (np.stack([np.asarray(Image.open(tmp_path / name / f"images/{index:05d}.png")) for index in range(2)])
                     for name in ("drawn", "plain"))
     assert drawn.shape == plain.shape == (2, SIZE, SIZE, 3)
-    monkeypatch.setattr(sweep, "_instruments", lambda preset, config: {})
-    monkeypatch.setattr(sweep, "_figures", lambda folder, preset, instruments: dict.fromkeys(("fd", "face_rate"), 0.5))
+    monkeypatch.setattr(sweep, "instruments", lambda preset, config: {})
+    monkeypatch.setattr(sweep, "figures_of", lambda folder, preset, instruments: dict.fromkeys(("fd", "face_rate"), 0.5))
     monkeypatch.setattr(report, "write_report", lambda out, table: None)
     grid = sweep.SweepConfig(faces=str(face_set), ratios=(1.0,), alphas=(0.1,), train_size=8, n=2)
     try:
