@@ -46,6 +46,7 @@ from debiaslib.presets import (
     get_preset,
     in_bf16,
     load_pipeline,
+    one_thread,
     quiet_loading,
     to_images,
     to_pixels,
@@ -292,7 +293,7 @@ def bench(names: Sequence[str] = (), *, out: Path, scale: float = 1.0, repeats: 
     table, sidecar = _read(out)
     for name in names or ROWS:
         row = ROWS[name]
-        with _one_thread():
+        with one_thread(), threadpool_limits(1):
             found = row.measure(scale=scale, repeats=repeats)
         table.loc[name] = [found.ours, found.other, found.ours / found.other, row.goal]
         sidecar["rows"][name] = {"scale": scale, **found.notes}
@@ -309,17 +310,6 @@ def _each(outcome: Outcome, ours: int, other: int) -> Outcome:
     cpu_ratio = outcome.notes["cpu_ratio"] * other / ours
     return Outcome(outcome.ours / ours, outcome.other / other,
                    outcome.notes | {"counts": [ours, other], "cpu_ratio": cpu_ratio})
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

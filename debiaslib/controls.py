@@ -29,7 +29,7 @@ from debiaslib.atomic import replacing
 from debiaslib.errors import InputError
 from debiaslib.finetune import ADAPTER_FILE, RECORD_FILE, FinetuneConfig, encode_prompts, finetune, fit_loss, write_json
 from debiaslib.generate import SampleConfig, generate, load_adapter
-from debiaslib.presets import Preset, get_preset, sha256
+from debiaslib.presets import Preset, get_preset, one_thread, sha256
 
 MADE = ("base", "scale .3", "quarter of the steps", "noise-damaged")
 SCALE, PART, NOISE = 0.3, 4, 40.0
@@ -67,7 +67,7 @@ def make_controls(out: Path, *, preset: Preset | None = None, ratios: Sequence[f
     for control in tqdm(todo, desc="controls", disable=not progress):
         row = out / "controls" / control.folder / f"row-ratio{control.ratio:g}-seed{control.seed}.json"
         if not row.exists():
-            with sweep.one_thread():
+            with one_thread():
                 write_json(row, _row(preset, config, control, row.parent))
         table = _write_table(out)
     return table

@@ -10,8 +10,8 @@ import shutil
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -31,7 +31,7 @@ from debiaslib.errors import InputError
 from debiaslib.fairness import share_interval
 from debiaslib.finetune import ADAPTER_FILE
 from debiaslib.generate import CONTROLNETS, Guide, OnStep, SampleConfig, load_adapter, load_controlnet, sample
-from debiaslib.presets import Preset, check_manifest, data_root, get_preset, load_pipeline, write_manifest
+from debiaslib.presets import Preset, check_manifest, data_root, get_preset, load_pipeline, one_thread, write_manifest
 
 FOLDER = "gallery"
 """Where the cache lies, under the data root."""
@@ -148,7 +148,7 @@ class Studio:
 
         Raises InputError as `blend` and `sample` do.
         """
-        with self._lock, _one_thread():
+        with self._lock, one_thread():
             self.switch.use(alpha)
             return np.concatenate(list(sample(self.switch.pipe, n=len(seeds), config=config, seeds=seeds, guide=guide,
                                               on_step=on_step)))
@@ -157,17 +157,6 @@ class Studio:
         """How the gallery was drawn, in fp32, so that the same seed gives the same picture on every machine; or changed."""
         settings = self.gallery.sampling if self.gallery else {}
         return SampleConfig.of(self.preset, **settings | {"precision": "fp32"} | changes)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """torch on one thread: two give another fourth decimal, and wait for each other where a browser needs a core as well."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def same_seed_grid(switch: AlphaSwitch, *, alphas: Sequence[float | None], seeds: Sequence[int],

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,18 @@ def bf16_pays(device: torch.device) -> bool:
 def in_bf16(device: torch.device, *, precision: str = "auto") -> bool:
     """Whether to multiply in bfloat16: where `precision` is "bf16", or "auto" and the hardware has it; not with "fp32"."""
     return precision == "bf16" or (precision == "auto" and bf16_pays(device))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch on one thread of the CPU: results do not depend on how many there are (two differ in the fourth decimal), and
+    nobody waits for whoever else needs a core. A GPU does not mind."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -5,8 +5,6 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +34,7 @@ from debiaslib.finetune import (
 from debiaslib.generate import SampleConfig, generate, load_adapter
 from debiaslib.indicators import INDICATORS, build_indicator, needs_of
 from debiaslib.judges import Judge, JudgeConfig
-from debiaslib.presets import Preset, data_root, get_preset, load_pipeline, sha256
+from debiaslib.presets import Preset, data_root, get_preset, load_pipeline, one_thread, sha256
 
 COLUMNS = ("preset", "faces", "indicator", "ratio", "n_train", "alpha", "seed", "train_steps", "sample_steps", "guidance", "n",
            "face_rate", "abstained", "male_share", "fd", "fd_low", "fd_high", "fd_corrected", "frechet", "kid", "density", "coverage",
@@ -236,17 +234,6 @@ def figures_of(folder: Path, preset: Preset, tools: dict) -> dict:
         average = table.set_index("group").loc[compare.AVERAGE]
         within = {f"{name}_within{end}": average[f"{name}{end}"] for name in compare.METRICS for end in ("", "_low", "_high")}
     return measured.result | {name: None if pd.isna(value) else float(value) for name, value in within.items()}
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch on one thread of the CPU, so that results do not depend on how many there are; a GPU does not mind."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def write_table(out: Path) -> None:
