@@ -34,7 +34,7 @@ from IPython.display import Markdown, display
 plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False}
 
 # %% tags=["setup"]
-from debiaslib.checks_generation import check
+from debiaslib.checks import check
 from debiaslib.contour_training import compare_methods, summarise
 from debiaslib.contours import (as_drawing, canny_lines, chamfer_distance, contour_of, edge_agreement, scribble_lines,
                                 sketch_of)

@@ -1,7 +1,6 @@
-"""The exercises of notebook 04; see `debiaslib.checks` for what an exercise is."""
+"""The exercises of notebook 04."""
 
-from debiaslib.checks import Exercise, Function, Mistake, Number
-from debiaslib.errors import InputError
+from debiaslib.checks.exercise import Exercise, Function, Mistake, Number
 
 # The guess under guidance `scale`, from the guess without the prompt and the one with it.
 _GUIDED = Function(
@@ -72,10 +71,3 @@ EXERCISES: dict[str, Exercise] = {
     "generation.weight_above": _WEIGHT_ABOVE,
     "generation.agreement": _AGREEMENT,
 }
-
-
-def check(name: str, answer) -> None:
-    """Print "Not attempted yet", "Right" or a hint for `answer`, as `checks.check`. Raises InputError for another name."""
-    if name not in EXERCISES:
-        raise InputError(f"exercise {name!r}: no such exercise. There are {', '.join(EXERCISES)}.")
-    print(EXERCISES[name].verdict(answer))
