@@ -388,7 +388,8 @@ def _study(rows: pd.DataFrame, indicator: str, ratio: float, alpha: float | None
         raise InputError(f"no run of {indicator} at ratio {ratio:g} with alpha {alpha:g} above 0. "
                          f"There is {_inventory(_plain(known))}.")
     trials = _trials(known if controls is None else _joined(known, _read(controls)), ratio, starts, settings)
-    case = _claim(model, starts, mine[(mine["alpha"] > 0) & (mine["alpha"] < alpha)], settings, trials.get("base"))
+    untouched = next((trial.untouched for trial in trials.values()), None)
+    case = _claim(model, starts, mine[(mine["alpha"] > 0) & (mine["alpha"] < alpha)], settings, untouched)
     later = None if second is None else _second(_read(second), indicator, ratio, float(alpha), settings)
     title = f"{indicator}, male:female {ratio:g}, alpha {alpha:g}" + (
         f" (strength {s:g})" if (s := strength(indicator, alpha)) is not None else "")
@@ -396,7 +397,7 @@ def _study(rows: pd.DataFrame, indicator: str, ratio: float, alpha: float | None
 
 
 def _claim(model: pd.DataFrame, starts: pd.DataFrame, between: pd.DataFrame, settings: _Settings,
-           untouched: _Case | None) -> _Case:
+           untouched: float | None) -> _Case:
     """The case of the claim itself, the axis between its ends and all it falls short of."""
     case, needs = _pair(model, starts, settings, keys=PAIRED), settings.needs
     short, alone = list(_shortage(case, needs.end_seeds)), sorted({*model["seed"]} - {*case.model["seed"]})
@@ -406,7 +407,7 @@ def _claim(model: pd.DataFrame, starts: pd.DataFrame, between: pd.DataFrame, set
     axis = {float(a): runs[runs["decided"] > 0] for a, runs in between.groupby("alpha")}
     short += [f"{len(runs)} of {needs.axis_seeds} training seeds at alpha {a:g}" for a, runs in axis.items()
               if len(runs) < needs.axis_seeds]
-    return _Case(case.model, case.start, settings, tuple(short), axis, _untouched(untouched))
+    return _Case(case.model, case.start, settings, tuple(short), axis, untouched)
 
 
 def _shortage(case: _Case, seeds: int) -> Iterable[str]:

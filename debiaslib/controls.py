@@ -25,6 +25,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from debiaslib import sweep
+from debiaslib.__main__ import guarded
 from debiaslib.atomic import replacing
 from debiaslib.errors import InputError
 from debiaslib.finetune import ADAPTER_FILE, RECORD_FILE, FinetuneConfig, encode_prompts, finetune, fit_loss, write_json
@@ -95,8 +96,7 @@ def read_sweep(out: Path) -> tuple[str, sweep.SweepConfig]:
 
 def controls(out: Path, *, ratios: Sequence[float] | None = None, seeds: Sequence[int] | None = None) -> list[Control]:
     """The controls of a sweep, those of one training side by side."""
-    rows = {path.parent: json.loads(path.read_text()) for path in sorted((out / "cells").glob("*/row.json"))}
-    starts = {(row["ratio"], row["seed"]): folder for folder, row in rows.items() if row["alpha"] == 0
+    starts = {(row["ratio"], row["seed"]): folder for folder, row in sweep.finished(out).items() if row["alpha"] == 0
               and (ratios is None or row["ratio"] in ratios) and (seeds is None or row["seed"] in seeds)}
     return [Control(name=name, ratio=ratio, seed=seed, start=folder)
             for (ratio, seed), folder in sorted(starts.items()) for name in MADE]
@@ -182,8 +182,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(guarded("controls", main))

@@ -11,20 +11,20 @@ Everything is perceived, and `dark` is the colour of cheeks in a picture, light 
 
 import argparse
 import itertools
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm.auto import tqdm
 
-from debiaslib import faces
+from debiaslib import sweep
+from debiaslib.__main__ import guarded
 from debiaslib.atomic import replacing
 from debiaslib.attributes import ATTRIBUTES, AttributeJudge, BundledJudge
 from debiaslib.errors import InputError
 from debiaslib.fairness import fairness_discrepancy
+from debiaslib.measure import open_pictures
 
 SECOND = ("older", "dark")
 COMBINATIONS = tuple("".join(f"{'+' if there else '-'}{name} " for name, there in zip(ATTRIBUTES, signs, strict=True)).strip()
@@ -37,15 +37,13 @@ def read_elsewhere(out: Path, *, judge: AttributeJudge | None = None, progress: 
 
     Raises InputError where `out` has no finished cell, or a cell's pictures are gone.
     """
-    done = sorted(path.parent for path in (out / "cells").glob("*/row.json"))
-    if not done:
+    rows = sweep.finished(out)
+    if not rows:
         raise InputError(f"{out}: no finished cell. Give the folder that `debiaslib sweep` wrote.")
     judge = judge or BundledJudge()
-    read = {cell: _scores(cell, judge) for cell in tqdm(done, desc="elsewhere", disable=not progress)}
-    rows = {cell: json.loads((cell / "row.json").read_text()) for cell in done}
-    order = sorted(done, key=lambda cell: [rows[cell][name] for name in ("ratio", "seed", "indicator", "alpha")])
-    tables = {f"second_{name}": pd.DataFrame([second_row(rows[cell], read[cell], name) for cell in order]) for name in SECOND}
-    tables["joint"] = pd.DataFrame([_joint_row(rows[cell], read[cell]) for cell in order])
+    read = {cell: _scores(cell, judge) for cell in tqdm(rows, desc="elsewhere", disable=not progress)}
+    tables = {f"second_{name}": pd.DataFrame([second_row(row, read[cell], name) for cell, row in rows.items()]) for name in SECOND}
+    tables["joint"] = pd.DataFrame([_joint_row(row, read[cell]) for cell, row in rows.items()])
     for name, table in tables.items():
         with replacing(out / f"{name}.csv") as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
@@ -80,10 +78,7 @@ def _scores(cell: Path, judge: AttributeJudge) -> pd.DataFrame:
     kept = cell / "attributes.csv"
     if kept.exists():
         return pd.read_csv(kept)
-    names = faces.read_metadata(cell / "samples")["file_name"].tolist()
-    with Image.open(cell / "samples" / names[0]) as first:
-        size = first.height
-    scores = judge.score(faces.read_pixels(cell / "samples", names, size=size))
+    scores = judge.score(np.concatenate(list(open_pictures(cell / "samples"))))
     with replacing(kept) as partial:
         scores.to_csv(partial, index=False, float_format="%.5f")
     return scores
@@ -104,8 +99,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(guarded("elsewhere", main))

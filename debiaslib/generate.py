@@ -179,7 +179,7 @@ def sample(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, skip:
         part = seeds[start:min(start + config.batch, n)]
         repeated = tuple(each if each is None else each.expand(len(part), -1, -1) for each in encoded)
         yield denoise(pipe, repeated, seeds=part, config=config, inputs=inputs,
-                      on_step=on_step and _counted(on_step, number, len(starts)))
+                      on_step=on_step and counted(on_step, number, len(starts)))
 
 
 def _check_request(config: SampleConfig, n: int, seeds: Sequence[int]) -> None:
@@ -191,7 +191,7 @@ def _check_request(config: SampleConfig, n: int, seeds: Sequence[int]) -> None:
         raise InputError(f"seeds: {len(seeds)} for {n} pictures. Give a seed for each, or ask for {len(seeds)}.")
 
 
-def _counted(on_step: OnStep, number: int, batches: int) -> OnStep:
+def counted(on_step: OnStep, number: int, batches: int) -> OnStep:
     """Steps of batch `number` counted on from those of the batches before it."""
     return lambda done, of: on_step(number * of + done, batches * of)
 

@@ -236,14 +236,19 @@ def figures_of(folder: Path, preset: Preset, tools: dict) -> dict:
     return measured.result | {name: None if pd.isna(value) else float(value) for name, value in within.items()}
 
 
-def write_table(out: Path) -> None:
-    """`table1.csv`, `cells.csv` with more columns and `curves.csv`, from every cell in `out` that is done, whichever grid asked."""
+def finished(out: Path) -> dict[Path, dict]:
+    """The row of every cell in `out` that is done, whichever grid asked for it, by its folder and in a table's order."""
     rows = {path.parent: json.loads(path.read_text()) for path in (out / "cells").glob("*/row.json")}
-    order = sorted(rows, key=lambda cell: (rows[cell]["ratio"], rows[cell]["seed"], list(INDICATORS).index(rows[cell]["indicator"]),
-                                           rows[cell]["alpha"]))
-    tables = {"table1.csv": pd.DataFrame([rows[cell] for cell in order], columns=list(COLUMNS)),
-              "cells.csv": pd.DataFrame([rows[cell] for cell in order], columns=list(COLUMNS + MORE)),
-              "curves.csv": pd.DataFrame([line for cell in order for line in _curve(cell, rows[cell])], columns=list(CURVE))}
+    return dict(sorted(rows.items(), key=lambda item: (item[1]["ratio"], item[1]["seed"],
+                                                       list(INDICATORS).index(item[1]["indicator"]), item[1]["alpha"])))
+
+
+def write_table(out: Path) -> None:
+    """`table1.csv`, `cells.csv` with more columns and `curves.csv`, from every cell in `out` that is done."""
+    rows = finished(out)
+    tables = {"table1.csv": pd.DataFrame(rows.values(), columns=list(COLUMNS)),
+              "cells.csv": pd.DataFrame(rows.values(), columns=list(COLUMNS + MORE)),
+              "curves.csv": pd.DataFrame([line for cell, row in rows.items() for line in _curve(cell, row)], columns=list(CURVE))}
     for name, table in tables.items():
         with replacing(out / name) as partial:
             table.to_csv(partial, index=False, float_format="%.6g")

@@ -12,6 +12,7 @@ import pandas as pd
 from debiaslib import fairness
 from debiaslib.errors import InputError
 from debiaslib.fairness import Confusion, Interval
+from debiaslib.widgets.parts import WithReading
 
 SIZES = (2, 10, 50, 100, 200, 400, 800, 1600, 5000)
 SAMPLES = 20
@@ -145,7 +146,7 @@ def picture_address(reading: Reading) -> str:
     return "data:image/svg+xml;utf8," + quote(picture(reading), safe=" ='/:;,.()-")
 
 
-class MetricExplorer(ipywidgets.VBox):
+class MetricExplorer(WithReading):
     """Sliders for the number of pictures, the true share, the judge's recalls and chance, above a `readout`.
 
     `rows` are a sweep's: the slider "row" walks along them, and then counts are a row's own and only the recalls can be
@@ -187,10 +188,6 @@ class MetricExplorer(ipywidgets.VBox):
         values = {name: getattr(self, name).value for name in ("n", "share", "recall_men", "recall_women", "sample")}
         told = ", ".join(f"{name}={value:g}" for name, value in values.items())
         return f"MetricExplorer(row={self.row.label!r}, {told})"
-
-    def _repr_mimebundle_(self, **options) -> dict:
-        """The widget, and beside it its present reading, for viewers that draw no widgets."""
-        return super()._repr_mimebundle_(**options) | {"text/html": self.readout.value}
 
     def _now(self) -> str:
         title = self.row.label if self.row.value >= 0 else f"made up, {self.share.value:.0%} men"

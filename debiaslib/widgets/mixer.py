@@ -11,7 +11,7 @@ import pandas as pd
 from debiaslib.errors import InputError
 from debiaslib.faces import draw_subset, read_metadata
 from debiaslib.presets import data_root
-from debiaslib.widgets.parts import file_uri
+from debiaslib.widgets.parts import WithReading, file_uri
 
 RATIOS = (1 / 9, 0.25, 0.5, 1.0, 2.0, 4.0, 9.0)
 SIZES = (50, 100, 200, 400)
@@ -81,7 +81,7 @@ def _faces(rows: pd.DataFrame, folder: Path) -> str:
     return "".join(parts)
 
 
-class DatasetMixer(ipywidgets.VBox):
+class DatasetMixer(WithReading):
     """A slider for male:female above who is then in the set, of the kit's face pool or of another folder of faces.
 
     `split` chooses rows where the pool has such a column. Raises InputError when the folder is none of faces.
@@ -103,10 +103,6 @@ class DatasetMixer(ipywidgets.VBox):
 
     def __repr__(self) -> str:
         return f"DatasetMixer(ratio={self.ratio.value:.3g}, size={self.size.value})"
-
-    def _repr_mimebundle_(self, **options) -> dict:
-        """The widget, and beside it its present reading, for viewers that draw no widgets."""
-        return super()._repr_mimebundle_(**options) | {"text/html": self.readout.value}
 
     def _show(self, _change: dict | None = None) -> None:
         ratio = self.ratio.value

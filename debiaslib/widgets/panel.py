@@ -18,7 +18,7 @@ from debiaslib.contours import (
 )
 from debiaslib.errors import InputError
 from debiaslib.gallery import Gallery, Studio, blend, load_gallery
-from debiaslib.generate import ControlGuide, Guide, ImageGuide, OnStep
+from debiaslib.generate import ControlGuide, Guide, ImageGuide, OnStep, counted
 from debiaslib.widgets.alpha import name_of, static_grid
 from debiaslib.widgets.parts import Runner, labelled_grid, picture_box, said, to_png
 from debiaslib.widgets.sketch import SketchPad
@@ -76,13 +76,9 @@ def draw_request(studio: Studio, request: Request, *, on_step: OnStep | None = N
     config = studio.config(prompt=request.prompt, steps=request.steps, guidance=request.guidance, batch=MOST)
     found = {}
     for number, (name, guide) in enumerate(guides.items()):
-        told = on_step and _told(on_step, number, len(guides))
+        told = on_step and counted(on_step, number, len(guides))
         found[name] = studio.draw(seeds=request.seeds, config=config, alpha=request.alpha, guide=guide, on_step=told)
     return found
-
-
-def _told(on_step: OnStep, number: int, of: int) -> OnStep:
-    return lambda done, steps: on_step(number * steps + done, of * steps)
 
 
 def _guide(studio: Studio, request: Request, method: str) -> Guide:

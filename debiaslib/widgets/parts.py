@@ -86,6 +86,44 @@ class Runner(ipywidgets.VBox):
         self.status.value = said(f"Step {done} of {of}")
 
 
+class WithReading(ipywidgets.VBox):
+    """Controls above a `readout`, their present reading as HTML, which viewers that draw no widgets show instead."""
+
+    readout: ipywidgets.HTML
+
+    def _repr_mimebundle_(self, **options) -> dict:
+        """The widget, and beside it its present reading, for viewers that draw no widgets."""
+        return super()._repr_mimebundle_(**options) | {"text/html": self.readout.value}
+
+
+class Explorer(WithReading):
+    """A slider for alpha and buttons for the ratio above what `read(ratio=, alpha=)` says, all of it computed beforehand.
+
+    What `read` cannot give is said in words in its place.
+    """
+
+    def __init__(self, read: Callable[..., str], *, alphas: Sequence[float], ratios: Sequence[float], alpha: float):
+        self.read = read
+        self.alpha = ipywidgets.SelectionSlider(options=[(f"{value:g}", value) for value in alphas], value=alpha,
+                                                description="alpha")
+        self.ratio = ipywidgets.ToggleButtons(options=[(f"{value:g}", value) for value in ratios], description="men : women",
+                                              style={"button_width": "4em"})
+        self.readout = ipywidgets.HTML()
+        super().__init__([self.alpha, self.ratio, self.readout])
+        for control in (self.alpha, self.ratio):
+            control.observe(self._show, names="value")
+        self._show()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(alpha={self.alpha.value:g}, ratio={self.ratio.value:g})"
+
+    def _show(self, _change: dict | None = None) -> None:
+        try:
+            self.readout.value = self.read(ratio=self.ratio.value, alpha=self.alpha.value)
+        except InputError as error:
+            self.readout.value = said(str(error), ok=False)
+
+
 def picture_box(*, shown: bool = True) -> ipywidgets.Image:
     """An `Image` for PNGs that keeps its own size, and fits a narrow page."""
     layout = {"align_self": "flex-start", "max_width": "100%"} | ({} if shown else {"display": "none"})

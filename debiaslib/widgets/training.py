@@ -1,13 +1,14 @@
 """What alpha did to a sweep's trainings: their curves, and what the models drew. A slider for alpha, all trained before."""
 
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 
-import ipywidgets
 import numpy as np
 import pandas as pd
 
 from debiaslib.errors import InputError
+from debiaslib.widgets.parts import Explorer
 
 CURVES = {"denoising": "denoising loss", "cross_entropy": "cross-entropy", "indicator_accuracy": "indicator's accuracy"}
 DRAWN = {"male_share": "read as men, of those decided", "fd_corrected": "FD, corrected for the judge",
@@ -34,36 +35,12 @@ def training_reading(rows: pd.DataFrame, curves: pd.DataFrame, *, ratio: float, 
             f'<div>{pictures}</div><table style="border-collapse:collapse">{body}</table></div>')
 
 
-class TrainingExplorer(ipywidgets.VBox):
+class TrainingExplorer(Explorer):
     """A slider for alpha and buttons for the ratio above a `training_reading` of a finished sweep's `rows` and `curves`."""
 
     def __init__(self, rows: pd.DataFrame, curves: pd.DataFrame):
-        self.rows, self.curves = rows, curves
         alphas, ratios = (sorted(set(rows[name])) for name in ("alpha", "ratio"))
-        self.alpha = ipywidgets.SelectionSlider(options=[(f"{alpha:g}", alpha) for alpha in alphas], value=alphas[-1],
-                                                description="alpha")
-        self.ratio = ipywidgets.ToggleButtons(options=[(f"{ratio:g}", ratio) for ratio in ratios], description="men : women",
-                                              style={"button_width": "4em"})
-        self.readout = ipywidgets.HTML(self._now())
-        super().__init__([self.alpha, self.ratio, self.readout])
-        for control in (self.alpha, self.ratio):
-            control.observe(self._show, names="value")
-
-    def __repr__(self) -> str:
-        return f"TrainingExplorer(alpha={self.alpha.value:g}, ratio={self.ratio.value:g})"
-
-    def _repr_mimebundle_(self, **options) -> dict:
-        """The widget, and beside it its present reading, for viewers that draw no widgets."""
-        return super()._repr_mimebundle_(**options) | {"text/html": self.readout.value}
-
-    def _now(self) -> str:
-        try:
-            return training_reading(self.rows, self.curves, ratio=self.ratio.value, alpha=self.alpha.value)
-        except InputError as error:
-            return f'<p role="alert">{escape(str(error))}</p>'
-
-    def _show(self, _change: dict) -> None:
-        self.readout.value = self._now()
+        super().__init__(partial(training_reading, rows, curves), alphas=alphas, ratios=ratios, alpha=alphas[-1])
 
 
 def _curve(curves: pd.DataFrame, ratio: float, alpha: float, name: str) -> pd.Series:

@@ -1,15 +1,16 @@
 """What alpha does to an indicator's weights, before any training: a slider for alpha above the share that they aim at."""
 
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 
-import ipywidgets
 import numpy as np
 import pandas as pd
 
 from debiaslib.errors import InputError
 from debiaslib.indicators import KAPPA
 from debiaslib.rarity import effective_share, top_share, weighted_share
+from debiaslib.widgets.parts import Explorer
 
 COLUMNS = ("ratio", "indicator", "alpha", "p_eff", "ess")
 _BAR, _MARK = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermilion: told apart by every kind of eye
@@ -47,29 +48,12 @@ def reading(paths: pd.DataFrame, *, ratio: float, alpha: float) -> str:
             f"{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
 
-class WeightExplorer(ipywidgets.VBox):
+class WeightExplorer(Explorer):
     """A slider for alpha and buttons for the ratio above a `reading`; everything was computed beforehand, in `paths`."""
 
     def __init__(self, paths: pd.DataFrame):
-        self.paths = paths
-        self.readout = ipywidgets.HTML(reading(paths, ratio=paths["ratio"].iloc[0], alpha=paths["alpha"].iloc[0]))
         alphas, ratios = (list(dict.fromkeys(paths[name])) for name in ("alpha", "ratio"))
-        self.alpha = ipywidgets.SelectionSlider(options=[(f"{alpha:g}", alpha) for alpha in alphas], description="alpha")
-        self.ratio = ipywidgets.ToggleButtons(options=[(f"{ratio:g}", ratio) for ratio in ratios], description="men : women",
-                                              style={"button_width": "4em"})
-        super().__init__([self.alpha, self.ratio, self.readout])
-        for control in (self.alpha, self.ratio):
-            control.observe(self._show, names="value")
-
-    def __repr__(self) -> str:
-        return f"WeightExplorer(alpha={self.alpha.value:g}, ratio={self.ratio.value:g})"
-
-    def _repr_mimebundle_(self, **options) -> dict:
-        """The widget, and beside it its present reading, for viewers that draw no widgets."""
-        return super()._repr_mimebundle_(**options) | {"text/html": self.readout.value}
-
-    def _show(self, _change: dict) -> None:
-        self.readout.value = reading(self.paths, ratio=self.ratio.value, alpha=self.alpha.value)
+        super().__init__(partial(reading, paths), alphas=alphas, ratios=ratios, alpha=alphas[0])
 
 
 def _row(indicator: str, p_eff: float, ess: float) -> str:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from painted import PaintedJudge, confusion_table, paint, toy_extractor
+from painted import confusion_table, paint, toy_extractor
 
 from debiaslib import compare, fairness, measure, quality
 from debiaslib.errors import InputError

@@ -4,10 +4,9 @@ import argparse
 import json
 import zipfile
 
-import numpy as np
 import pandas as pd
 import pytest
-from painted import KEY, MAN, PaintedJudge, confusion_table, paint, toy_extractor
+from painted import MAN, PaintedJudge, confusion_table, paint, toy_extractor
 from PIL import Image
 
 from debiaslib import fairness, measure, quality
