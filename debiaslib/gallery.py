@@ -30,7 +30,7 @@ from debiaslib.atomic import publish
 from debiaslib.errors import InputError
 from debiaslib.fairness import share_interval
 from debiaslib.finetune import ADAPTER_FILE
-from debiaslib.generate import CONTROLNETS, Guide, OnStep, SampleConfig, load_adapter, load_controlnet, sample
+from debiaslib.generate import Guide, OnStep, SampleConfig, load_adapter, load_controlnet, sample
 from debiaslib.presets import Preset, check_manifest, data_root, get_preset, load_pipeline, one_thread, write_manifest
 
 FOLDER = "gallery"
@@ -127,7 +127,7 @@ class Studio:
     @cached_property
     def controlnet(self) -> ControlNetModel:
         """The preset's ControlNet. Raises InputError where there is none."""
-        return load_controlnet(CONTROLNETS[self.preset.name])
+        return load_controlnet(self.preset.controlnet)
 
     @property
     def size(self) -> int:

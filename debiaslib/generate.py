@@ -48,8 +48,6 @@ Inputs = Callable[[Sequence[int]], dict]
 OnStep = Callable[[int, int], None]
 """Told after each denoising step how many are done, of how many in all. What it raises ends the drawing there."""
 
-CONTROLNETS = {"tiny": "models/tiny-contour", "sd15": "lllyasviel/control_v11p_sd15_scribble"}
-"""A preset's ControlNet for scribbles: a folder under the data root, or a hub id."""
 UNDER_DATA = "models/"
 """How names of folders under the data root begin: they are no hub ids, and no hub is asked for them."""
 
@@ -347,7 +345,7 @@ def read_guide(args: argparse.Namespace, pipe: StableDiffusionPipeline, preset: 
                else sketch_of(picture, size=size, name=str(source)))
     if args.method == "image-to-image":
         return ImageGuide(contour=contour, strength=args.strength)
-    name = args.controlnet or CONTROLNETS.get(preset.name) or CONTROLNETS["tiny"]
+    name = args.controlnet or preset.controlnet
     return ControlGuide(contour=contour, controlnet=load_controlnet(name), scale=args.control_scale, name=_identity(name))
 
 

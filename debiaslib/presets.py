@@ -26,7 +26,7 @@ class Preset:
 
     `source` is a folder under the data root or a hub id; learning rate and steps of `sd15` are S1's own, those of `tiny`
     are explained in its entry below; `averaged` is `FinetuneConfig`'s. `sample_steps` and `guidance` are the sampling
-    defaults. With `checkpointing` training computes activations twice instead of keeping them: less memory, more time, the
+    defaults, `controlnet` is what contours go through, a folder or hub id as well. With `checkpointing` training computes activations twice instead of keeping them: less memory, more time, the
     same adapter.
     """
 
@@ -38,6 +38,7 @@ class Preset:
     sample_steps: int
     guidance: float
     sample_batch: int
+    controlnet: str
     lora_rank: int = 8
     lora_alpha: int = 32
     lora_targets: tuple[str, ...] = ("to_q", "to_v")
@@ -59,13 +60,15 @@ PRESETS = {
     # pictures) the corrected share of men is .71, .47, .60 and .71 after 120, 140, 150 and 160 updates. So the one that is
     # kept is the mean over the second half; it also draws better faces (.985 against .94 found) and fits better.
     "tiny": Preset(name="tiny", source="models/tiny-sd", image_size=64, sample_steps=25, guidance=2.0, sample_batch=50,
+                   controlnet="models/tiny-contour",
                    lora_targets=("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "conv1", "conv2"),
                    learning_rate=3e-3, averaged=0.5, train_steps=160, batch=16, accumulation=1),
     # Fits a card of 12 GB without checkpointing: training takes 4 GB, drawing 7.5 GB, beside 1 GB for CUDA itself and what
     # allocation wastes; `python -m debiaslib.true_shape --memory` counts it.
     "sd15": Preset(name="sd15", source="stable-diffusion-v1-5/stable-diffusion-v1-5",
                    revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14", image_size=512, sample_steps=40, guidance=7.5,
-                   sample_batch=8, learning_rate=1e-5, train_steps=4000, batch=1, accumulation=4),
+                   sample_batch=8, controlnet="lllyasviel/control_v11p_sd15_scribble", learning_rate=1e-5,
+                   train_steps=4000, batch=1, accumulation=4),
 }
 
 

@@ -2,21 +2,54 @@
 
 Every method is asked for the same number of pictures from the same seeds and read by the same two judges, the one that
 confirmed codes while fitting and the one that took no part; what it cost is told beside what it brought.
+
+`python -m debiaslib.rebalance_compare --generator dcgan --attributes male,dark --out DIR` writes the tables. A killed run
+continues: no picture is read twice.
 """
 
+import argparse
+import hashlib
+import json
+import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from scipy import stats
 from scipy.spatial.distance import pdist
 
+from debiaslib import attributes as readers
 from debiaslib import captions, quality
+from debiaslib.__main__ import guarded
+from debiaslib.atomic import replacing, write_whole
 from debiaslib.errors import InputError
 from debiaslib.fairness import Confusion, Interval, amplification_interval, corrected_share_interval, share_interval
-from debiaslib.latent_generators import DiffusionGenerator, LatentGenerator, draw_images, draw_latents, with_prompt
-from debiaslib.rebalance import Rebalancer, conditional_directions, distance_to_target, projections, quotas, read_scores
+from debiaslib.latent_generators import (
+    DiffusionGenerator,
+    LatentGenerator,
+    draw_images,
+    draw_latents,
+    get_generator,
+    with_prompt,
+)
+from debiaslib.presets import data_root, one_thread
+from debiaslib.rebalance import (
+    Cells,
+    RebalanceConfig,
+    Rebalancer,
+    conditional_directions,
+    distance_to_target,
+    projections,
+    quotas,
+    read_json,
+    read_scores,
+    read_target,
+)
 
 KNOWN_SHARES = {"tiny": {"male": 0.5165, "older": 0.3152}}
 """The positive side's share among the labelled faces that a generator was trained on: for `tiny` the `pretrain` split of
@@ -43,16 +76,18 @@ class Drawn:
     paired: bool = False
 
 
+_UNKNOWN = Interval(np.nan, np.nan, np.nan, 0.95, "nothing to compare with", 0)
+
 Method = Callable[[int, int], Drawn]
 """(n, seed) to pictures."""
 
 
-def amplification(scores: pd.DataFrame, known: Mapping[str, float | Interval], *,
+def amplification(scores: pd.DataFrame, known: Mapping[str, float | Interval | None], *,
                   confusions: Mapping[str, Confusion] | None = None, level: float = 0.95) -> pd.DataFrame:
     """How much a generator amplifies each attribute: its share in judged samples minus the share in its training data.
 
     `scores` (N rows, a column an attribute) are probabilities of the positive side, NaN an abstention; `known` the share in
-    the data, counted (a number) or sampled (an interval). A confusion of the judge takes its error out (CLEAM). Columns:
+    the data, counted (a number) or sampled (an interval), or None where nobody stated it. A confusion of the judge takes its error out (CLEAM). Columns:
     attribute, share, low, high (Wilson), data_share, amplification, amplification_low, amplification_high, n, abstained,
     corrected. Raises InputError for an attribute without scores.
     """
@@ -66,7 +101,7 @@ def amplification(scores: pd.DataFrame, known: Mapping[str, float | Interval], *
         k, confusion = int((decided > 0.5).sum()), (confusions or {}).get(name)
         share = (corrected_share_interval(k, len(decided), confusion, level=level) if confusion
                  else share_interval(k, len(decided), level=level))
-        found = amplification_interval(share, data)
+        found = _UNKNOWN if data is None else amplification_interval(share, data)
         stated = data.estimate if isinstance(data, Interval) else data
         rows.append((name, share.estimate, share.low, share.high, stated, found.estimate, found.low, found.high,
                      len(decided), int(scores[name].isna().sum()), bool(confusion)))
@@ -187,7 +222,7 @@ def default_methods(generator: LatentGenerator, found: Rebalancer, target: np.nd
 
 def compare_methods(generator: LatentGenerator, found: Rebalancer, target: np.ndarray, judge, second, *, n: int = 800,
                     seed: int = 0, methods: Mapping[str, Method] | None = None,
-                    extractor: str | quality.Extractor = "efficientnet-lite0",
+                    extractor: str | quality.Extractor | Callable[[np.ndarray], np.ndarray] = "efficientnet-lite0",
                     embed: Callable[[np.ndarray], np.ndarray] | None = None) -> pd.DataFrame:
     """One row a method: distances to the target by both judges, quality, diversity, identity kept, and costs.
 
@@ -196,35 +231,57 @@ def compare_methods(generator: LatentGenerator, found: Rebalancer, target: np.nd
     plain pictures of other seeds (so that "no change" says what sampling alone does); spread (mean distance of two pictures'
     features) and spread_ratio to the plain ones'; identity_change (mean distance of the face embedding `embed` to the plain
     picture of the same seed over that between two plain pictures: 0 the same, 1 a stranger; NaN where nothing is paired);
-    seconds and cpu_seconds a thousand pictures, calls a thousand pictures and calls_fitting.
+    seconds and cpu_seconds a thousand pictures, calls a thousand pictures and calls_fitting. `extractor` may be a function
+    from pictures to features (N, D).
     """
-    methods = methods or default_methods(generator, found, target, judge)
-    extractor = quality.load_extractor(extractor) if isinstance(extractor, str) else extractor
+    return read_methods(generator, found, target, judge, second, n=n, seed=seed, methods=methods, extractor=extractor,
+                        embed=embed)[0]
+
+
+def read_methods(generator: LatentGenerator, found: Rebalancer, target: np.ndarray, judge, second, *, n: int = 800,
+                 seed: int = 0, methods: Mapping[str, Method] | None = None,
+                 extractor: str | quality.Extractor | Callable[[np.ndarray], np.ndarray] = "efficientnet-lite0",
+                 embed: Callable[[np.ndarray], np.ndarray] | None = None) -> tuple[pd.DataFrame, dict]:
+    """`compare_methods`, and the scores float (n, K) behind it as {(method, "confirming" or "scoring"): scores}."""
+    methods, features = methods or default_methods(generator, found, target, judge), _feature_reader(extractor)
     base = plain(generator)(n, seed).images
-    reference = quality.extract(plain(generator)(n, seed + n).images, extractor=extractor)
-    known = None if embed is None else embed(base)
-    rows = []
+    reference = features(plain(generator)(n, seed + n).images)
+    known, rows, scores = None if embed is None else embed(base), [], {}
     for name, method in methods.items():
-        began = time.perf_counter(), time.process_time()
-        drawn = method(n, seed)
-        spent = [now - then for now, then in zip((time.perf_counter(), time.process_time()), began, strict=True)]
+        drawn, spent = _timed(method, n, seed, judge)
         row = {"method": name, "n": len(drawn.images)}
         for one, role in ((judge, "confirming"), (second, "scoring")):
-            told = distance_to_target(read_scores(one, drawn.images, found.cells.attributes), found.cells, target)
+            scores[name, role] = read_scores(one, drawn.images, found.cells.attributes)
+            told = distance_to_target(scores[name, role], found.cells, target)
             row |= {f"{key}_{role}": told[key] for key in ("kl", "fd", "fd_low", "fd_high", "abstained")}
-        row |= _quality(quality.extract(drawn.images, extractor=extractor), reference)
+        row |= _quality(features(drawn.images), reference)
         row["identity_change"] = _identity_change(known, embed, drawn) if embed else np.nan
         per = 1000 / len(drawn.images)
         row |= {"seconds": spent[0] * per, "cpu_seconds": spent[1] * per, "calls": drawn.calls * per,
                 "calls_fitting": found.record.get("calls", 0) if name in FITTED else 0}
         rows.append(row)
     table = pd.DataFrame(rows)
-    return table.assign(spread_ratio=table["spread"] / _spread(reference.pool))
+    return table.assign(spread_ratio=table["spread"] / _spread(reference)), scores
 
 
-def _quality(features: quality.Features, reference: quality.Features) -> dict[str, float]:
-    scores = quality.neighbour_scores(features.pool, reference.pool)
-    return {"kid": quality.kernel_distance(features.pool, reference.pool), **scores, "spread": _spread(features.pool)}
+def _feature_reader(extractor) -> Callable[[np.ndarray], np.ndarray]:
+    if callable(extractor):
+        return extractor
+    extractor = quality.load_extractor(extractor) if isinstance(extractor, str) else extractor
+    return lambda images: quality.extract(images, extractor=extractor).pool
+
+
+def _timed(method: Method, n: int, seed: int, judge) -> tuple[Drawn, tuple[float, float]]:
+    """What a method drew, and the seconds and processor seconds it took; what a judge remembered counts as read anew."""
+    began = time.perf_counter(), time.process_time(), getattr(judge, "spared", 0.0)
+    drawn = method(n, seed)
+    spared = getattr(judge, "spared", 0.0) - began[2]
+    return drawn, (time.perf_counter() - began[0] + spared, time.process_time() - began[1] + spared)
+
+
+def _quality(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    scores = quality.neighbour_scores(features, reference)
+    return {"kid": quality.kernel_distance(features, reference), **scores, "spread": _spread(features)}
 
 
 def _spread(features: np.ndarray, *, most: int = 1000) -> float:
@@ -248,3 +305,303 @@ def _directions(found: Rebalancer, columns: slice) -> np.ndarray:
                          "them.")
     return np.linalg.pinv(part).T
 
+
+# --- figures that ship ------------------------------------------------------------------------------------------------
+
+TABLES = ("comparison", "shares", "agreement", "generators", "boundaries", "fits", "subgroups")
+"""What `main` writes, a CSV each with a first column `run`; the rows of other runs stay."""
+SCORED_FROM = 5 * 10**6
+"""Where the seeds of pictures that are scored begin: none was seen while fitting."""
+RARE = 0.02
+"""A combination that the confirming judge sees in fewer of the plain samples is a fine subgroup."""
+
+
+class Kept:
+    """What `read` says of pictures, a row each (N, D), kept in `folder`: none is read twice, and a killed run goes on.
+
+    `spared` counts the processor seconds that remembered rows took when they were read.
+    """
+
+    def __init__(self, read: Callable[[np.ndarray], np.ndarray], folder: Path, *, chunk: int = 100):
+        self.read, self.folder, self.chunk, self.spared = read, folder, chunk, 0.0
+        self._rows: dict[bytes, tuple[np.ndarray, float]] = {}
+        for path in folder.glob("*.safetensors"):
+            try:
+                tensors = load_file(path)
+                self._add(map(bytes, tensors["keys"]), tensors["rows"], float(tensors["seconds"][0]))
+            except (OSError, SafetensorError, KeyError):  # not whole: read anew
+                continue
+
+    def __call__(self, images: np.ndarray, **_options) -> np.ndarray:
+        keys = [hashlib.sha256(np.ascontiguousarray(image)).digest()[:16] for image in images]
+        self.spared += sum(self._rows[key][1] for key in keys if key in self._rows)
+        new = list({key: place for place, key in enumerate(keys) if key not in self._rows}.values())
+        for start in range(0, len(new), self.chunk):
+            self._learn([keys[place] for place in new[start:start + self.chunk]], images[new[start:start + self.chunk]])
+        return np.stack([self._rows[key][0] for key in keys])
+
+    def _learn(self, keys: list[bytes], images: np.ndarray) -> None:
+        began = time.process_time()
+        rows = np.ascontiguousarray(self.read(images))
+        seconds = (time.process_time() - began) / len(images)
+        tensors = {"keys": np.array([list(key) for key in keys], np.uint8), "rows": rows, "seconds": np.array([seconds])}
+        with replacing(self.folder / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:32]}.safetensors") as partial:
+            save_file(tensors, partial)
+        self._add(keys, rows, seconds)
+
+    def _add(self, keys, rows: np.ndarray, seconds: float) -> None:
+        self._rows |= {key: (row, seconds) for key, row in zip(keys, rows, strict=True)}
+
+
+class KeptJudge:
+    """An attribute judge that is asked for all it sees and remembers it, so that fits of other attributes share readings."""
+
+    def __init__(self, judge, folder: Path):
+        self.judge, self.name, self.attributes, self.calls = judge, judge.name, tuple(judge.attributes), 0
+        self._read = Kept(lambda images: judge.score(images)[list(self.attributes)].to_numpy(np.float64), folder)
+
+    @property
+    def spared(self) -> float:
+        """Processor seconds that remembered readings took."""
+        return self._read.spared
+
+    def score(self, images: np.ndarray, *, progress: bool = False) -> pd.DataFrame:
+        """See `attributes.AttributeJudge`."""
+        self.calls += len(images)
+        return pd.DataFrame(self._read(images), columns=list(self.attributes))
+
+
+class KeptReader(readers.FaceReader):
+    """A `FaceReader` that remembers: one pass serves the heads, the quality and the identity."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self._kept = Kept(super().read, folder)
+
+    def read(self, images: np.ndarray, **_options) -> np.ndarray:
+        """See `FaceReader`."""
+        return self._kept(images)
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """The judges by name, and one feature pass for quality (`features`) and identity (`embed`)."""
+
+    judges: Mapping[str, KeptJudge]
+    features: Callable[[np.ndarray], np.ndarray]
+    embed: Callable[[np.ndarray], np.ndarray]
+
+
+def load_instruments(work: Path, *, embedding: int = 128) -> Instruments:
+    """Both judges over one face finder and one feature pass, everything read kept below `work`."""
+    reader, finder = KeptReader(work / "features"), readers.dlib_finder()
+    kept = Kept(lambda images: finder(images)[:, None].astype(np.float64), work / "faces")
+    bundled, heads = readers.BundledJudge(), readers.HeadsJudge(reader=reader, find_faces=lambda images: kept(images)[:, 0])
+    bundled.find_faces = heads.find_faces
+    return Instruments({judge.name: KeptJudge(judge, work / judge.name) for judge in (bundled, heads)},
+                       lambda images: reader.read(images)[:, :-embedding], lambda images: reader.read(images)[:, -embedding:])
+
+
+def cut_interval(before: np.ndarray, after: np.ndarray, target: np.ndarray, *, draws: int = 2000, level: float = 0.95,
+                 seed: int = 0) -> Interval:
+    """How much of KL(p || target) is gone, 1 - after / before, from counts (cells,), with a multinomial bootstrap interval.
+
+    Above 0 is less biased. KL reads too high on few pictures (`kl_floor`), the more so after: the cut errs towards too low.
+    """
+    def gone(first: np.ndarray, then: np.ndarray) -> np.ndarray:
+        return 1 - stats.entropy(then, target[:, None]) / stats.entropy(first, target[:, None])
+
+    random = np.random.default_rng(seed)
+    drawn = [random.multinomial(counts.sum(), counts / counts.sum(), draws).T for counts in (before, after)]
+    low, high = np.quantile(gone(*drawn), [(1 - level) / 2, (1 + level) / 2])
+    estimate = float(gone(before[:, None], after[:, None])[0])
+    return Interval(estimate, min(float(low), estimate), max(float(high), estimate), level, "multinomial bootstrap",
+                    float(after.sum()))
+
+
+def heads_confusion(attribute: str, *, condition: str = "blur 1.3") -> Confusion:
+    """How the judge "heads" read labelled faces as soft as this, from its own record; men stand for the positive side."""
+    rows = json.loads((data_root() / "models/attribute-heads" / readers.RECORD).read_text())["evaluate"]
+    groups = {"male": ("gender", "Female", "Male")}.get(attribute, (attribute, *readers.SIDES[attribute]))
+    found = {row["group"]: row for row in rows if row["attribute"] == attribute and row["by"] == groups[0]
+             and row["condition"] == condition}
+    negative, positive = found[groups[1]], found[groups[2]]
+    return Confusion(men_read_man=positive["right"], men_read_woman=positive["n"] - positive["right"],
+                     women_read_woman=negative["right"], women_read_man=negative["n"] - negative["right"])
+
+
+def measure_run(generator: LatentGenerator, cells_and_target: tuple, tools: Instruments, *, config: RebalanceConfig,
+                n: int, work: Path, confirm: str = "bundled", score: str = "heads",
+                known: Mapping[str, float] | None = None, draws: int = 0,
+                limit: int = DRAWS_LIMIT) -> tuple[dict[str, pd.DataFrame], dict]:
+    """Fit, compare every method on n pictures, and say what the generator does of its own: the rows of `TABLES`, a record.
+
+    `draws` balanced pictures more are drawn, looked at by nobody, and timed. `limit` is that of `rejection`.
+    """
+    (cells, target), judge, second = cells_and_target, tools.judges[confirm], tools.judges[score]
+    began = time.perf_counter(), time.process_time(), judge.spared
+    found = Rebalancer.fit(generator, judge, cells, config=config)
+    spared = judge.spared - began[2]
+    fit = {"seconds": time.perf_counter() - began[0] + spared, "cpu_seconds": time.process_time() - began[1] + spared}
+    found.save(work)
+    methods = default_methods(generator, found, target, judge)
+    methods["rejection sampling"] = rejection(generator, found, target, judge, limit=limit)
+    table, scores = read_methods(generator, found, target, judge, second, n=n, seed=SCORED_FROM + config.seed,
+                                 methods=methods, extractor=tools.features, embed=tools.embed)
+    tables = {"comparison": _with_cuts(table, scores, cells, target), "shares": _share_rows(scores, cells, target),
+              "agreement": _agreement_rows(scores, cells.attributes), "boundaries": _boundary_rows(found),
+              "generators": _generator_rows(scores, cells.attributes, confirm, score, known or {}), "fits": _fit_rows(found),
+              "subgroups": subgroup_rows(generator, found, (judge, second))}
+    record = {"fit": {key: round(value, 1) for key, value in fit.items()} | {"calls": found.record["calls"]}}
+    return tables, record | ({"drawn": time_draws(generator, found, target, draws)} if draws else {})
+
+
+def time_draws(generator: LatentGenerator, found: Rebalancer, target: np.ndarray, n: int, *, chunk: int = 1000) -> dict:
+    """Seconds and processor seconds that n balanced pictures take; none is kept."""
+    began = time.perf_counter(), time.process_time()
+    for start in range(0, n, chunk):
+        found.sample(generator, min(chunk, n - start), target, seed=start)
+    return {"n": n, "seconds": round(time.perf_counter() - began[0], 1),
+            "cpu_seconds": round(time.process_time() - began[1], 1)}
+
+
+def subgroup_rows(generator: LatentGenerator, found: Rebalancer, judges: Sequence, *, n: int = 120,
+                  most: int = 2) -> pd.DataFrame:
+    """Of combinations rarer than `RARE` among the samples, the `most` rarest: how many of n pictures drawn of it alone show it.
+
+    A row a combination and judge: samples, fit_samples (how often it came of itself), n, decided, shown, and by attribute
+    alone, for instance male_shown.
+    """
+    made, of = found.record["cells"], found.record["config"]["fit_samples"]
+    rare = [cell for cell, name in enumerate(found.cells.names) if found.mixtures[cell] and made[name]["samples"] < RARE * of]
+    rows = []
+    for cell in sorted(rare, key=lambda cell: made[found.cells.names[cell]]["samples"])[:most]:
+        images = draw_images(generator, found.latents(np.full(n, cell), seed=SCORED_FROM))
+        for judge in judges:
+            read = read_scores(judge, images, found.cells.attributes)
+            decided = read[~np.isnan(read).any(axis=1)]
+            sides = np.stack([Cells({name: found.cells.edges[name]}).index(column[:, None])
+                              for name, column in zip(found.cells.attributes, decided.T, strict=True)], axis=1)
+            right = sides == found.cells.pieces[cell]
+            rows.append({"combination": found.cells.names[cell], "judge": judge.name,
+                         "samples": made[found.cells.names[cell]]["samples"], "fit_samples": of, "n": n,
+                         "decided": len(decided), "shown": int(right.all(axis=1).sum())}
+                        | dict(zip((f"{name}_shown" for name in found.cells.attributes), right.sum(axis=0), strict=True)))
+    return pd.DataFrame(rows)
+
+
+def _with_cuts(table: pd.DataFrame, scores: Mapping, cells, target: np.ndarray) -> pd.DataFrame:
+    """The comparison with `kl_cut_*`, `_low` and `_high` for both judges; "no change" cuts nothing."""
+    table, nothing = table.copy(), Interval(0, 0, 0, 0.95, "itself", 0)
+    for role in ("confirming", "scoring"):
+        before = cells.counts(scores["no change", role])
+        cuts = [nothing if name == "no change" else cut_interval(before, cells.counts(scores[name, role]), target)
+                for name in table["method"]]
+        for suffix, part in (("", "estimate"), ("_low", "low"), ("_high", "high")):
+            table[f"kl_cut_{role}{suffix}"] = [getattr(cut, part) for cut in cuts]
+    return table
+
+
+def _share_rows(scores: Mapping, cells, target: np.ndarray) -> pd.DataFrame:
+    rows = [(method, role, name, wanted, count, sum(counts)) for (method, role), read in scores.items()
+            for counts in [cells.counts(read)] for name, wanted, count in zip(cells.names, target, counts, strict=True)]
+    return pd.DataFrame(rows, columns=["method", "judge", "combination", "target", "count", "n"])
+
+
+def _agreement_rows(scores: Mapping, attributes: Sequence[str]) -> pd.DataFrame:
+    """How far both judges agree on the same pictures, a row a method and attribute."""
+    frames = {key: pd.DataFrame(read, columns=list(attributes)) for key, read in scores.items()}
+    methods = dict.fromkeys(method for method, _ in scores)
+    return pd.concat([readers.agreement(frames[method, "confirming"], frames[method, "scoring"]).assign(method=method)
+                      for method in methods], ignore_index=True)
+
+
+def _generator_rows(scores: Mapping, attributes: Sequence[str], confirm: str, score: str,
+                    known: Mapping[str, float]) -> pd.DataFrame:
+    """The unchanged generator's share of each positive side by both judges, and what is known of its data."""
+    rows = []
+    for role, name in (("confirming", confirm), ("scoring", score)):
+        read = pd.DataFrame(scores["no change", role], columns=list(attributes))
+        stated = {attribute: known.get(attribute) for attribute in attributes}
+        rows.append(amplification(read, stated).assign(judge=name))
+        if name == "heads":
+            confusions = {attribute: heads_confusion(attribute) for attribute in attributes}
+            rows.append(amplification(read, stated, confusions=confusions).assign(judge=name))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _boundary_rows(found: Rebalancer) -> pd.DataFrame:
+    return pd.DataFrame([{"attribute": b.attribute, "balanced_accuracy": b.accuracy, "held_out": b.held_out}
+                         for b in found.boundaries])
+
+
+def _fit_rows(found: Rebalancer) -> pd.DataFrame:
+    """Each combination: how many plain samples show it, how many codes were confirmed, shifted, and of those kept."""
+    return pd.DataFrame([{"combination": name} | counts for name, counts in found.record["cells"].items()])
+
+
+def write_tables(out: Path, run: str, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Put this run's rows into the CSV files of `out`; those of other runs stay."""
+    for name, table in tables.items():
+        path = out / f"{name}.csv"
+        if table.empty:
+            continue
+        rows = [table.assign(run=run)[["run", *table]]]
+        if path.exists():
+            old = pd.read_csv(path)
+            rows.insert(0, old[old["run"] != run])
+        with replacing(path) as partial:
+            pd.concat(rows, ignore_index=True).to_csv(partial, index=False, float_format="%.6g")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fit, compare and write the tables."""
+    parser = argparse.ArgumentParser(prog="python -m debiaslib.rebalance_compare", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--generator", default="tiny", metavar="NAME", help="dcgan, tiny, tiny-h, a pipeline folder; default tiny")
+    add("--attributes", required=True, metavar="A,B", help="of male, older, dark; by commas")
+    add("--target", default=None, metavar="JSON", help="as for `debiaslib rebalance`; default every combination alike")
+    add("-n", type=int, default=500, help="pictures a method; default %(default)s")
+    add("--draws", type=int, default=0, help="so many balanced pictures more are drawn and timed; default none")
+    add("--limit", type=int, default=DRAWS_LIMIT, help="rejection gives up after so many times n; default %(default)s")
+    add("--out", type=Path, required=True, metavar="DIR", help="where the tables are, or are to be")
+    add("--run", required=True, metavar="NAME", help="what this run's rows are called")
+    add("--work", type=Path, default=Path("runs/rebalance"), metavar="DIR", help="readings are kept here")
+    for name in ("fit_samples", "codes", "calibration", "least_codes", "components", "seed"):
+        add(f"--{name.replace('_', '-')}", type=int, default=getattr(RebalanceConfig, name), help="default %(default)s")
+    add("--least-accuracy", type=float, default=RebalanceConfig.least_accuracy, help="default %(default)s")
+    add("--steps", type=int, default=None, help="denoising steps; default the preset's")
+    return guarded("rebalance_compare", lambda: run(parser.parse_args(arguments)))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and write. Raises InputError for bad input."""
+    attributes = [name.strip() for name in args.attributes.split(",") if name.strip()]
+    cells, target = read_target(attributes, read_json(args.target))
+    names = ("fit_samples", "codes", "calibration", "least_codes", "components", "seed", "least_accuracy")
+    config = RebalanceConfig(**{name: getattr(args, name) for name in names})
+    with one_thread():
+        generator = get_generator(args.generator, steps=args.steps)
+        known = KNOWN_SHARES.get(args.generator.removesuffix("-h"), {})
+        tables, record = measure_run(generator, (cells, target), load_instruments(args.work), config=config, n=args.n,
+                                     work=args.work / args.run, known=known, draws=args.draws, limit=args.limit)
+    write_tables(args.out, args.run, tables)
+    told = {"command": _command(args), "generator": args.generator, "attributes": attributes, "n": args.n,
+            "target": dict(zip(cells.names, target.tolist(), strict=True)), "config": asdict(config), "threads": 1,
+            "scored_from_seed": SCORED_FROM + config.seed, "confirmed_by": "bundled", "scored_by": "heads", **record}
+    write_whole(args.out / f"{args.run}.json", (json.dumps(told, indent=1) + "\n").encode())
+    shown = tables["comparison"][["method", "n", "kl_confirming", "kl_scoring", "kl_cut_scoring", "precision", "recall",
+                                  "cpu_seconds", "calls"]]
+    print(shown.to_string(index=False, float_format="%.3f"))
+    return 0
+
+
+def _command(args: argparse.Namespace) -> str:
+    given = {name: value for name, value in vars(args).items() if value is not None and name not in ("out", "work")}
+    options = [f"-n {value}" if name == "n" else f"--{name.replace('_', '-')} {value}" for name, value in given.items()]
+    return " ".join(["python -m debiaslib.rebalance_compare", *options, "--out data/results/rebalance"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,31 +4,36 @@ The published configurations are written out below. What is made of them is a pl
 loads and draws like the real one, and draws noise. CLIP's published vocabulary is not part of this package; a vocabulary
 of our own stands in for it, of the same size, length (77) and special tokens, which spells any text.
 
-`python -m debiaslib.true_shape --out DIR` writes one; `--memory` counts what training and drawing need on a card.
+`python -m debiaslib.true_shape --out DIR` writes one; `--memory` counts what training and drawing need on a card, `--budget
+FILE` writes a table of it, and of the arithmetic, for several sizes of picture.
 """
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from debiaslib.atomic import publish
+from debiaslib.atomic import publish, replacing, write_whole
 from debiaslib.captions import byte_pairs, caption_words
 from debiaslib.errors import InputError
 from debiaslib.finetune import FinetuneConfig, add_adapter, frozen_factors
 from debiaslib.presets import PRESETS, Preset, fast_precision, quiet_loading
 
+BUDGET_SIZES = (256, 384, 512, 768)
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 CARD = "Random weights in the shape of Stable Diffusion v1.5, made by `python -m debiaslib.true_shape`. It draws noise.\n"
 
@@ -195,6 +200,60 @@ def drawing_memory(preset: Preset | None = None, *, shape: Shape = PUBLISHED) ->
     return {"weights": _weight_bytes(parts), "unet": unet.most, "decode": decode.most}
 
 
+def operations(preset: Preset | None = None, *, shape: Shape = PUBLISHED, **changes) -> dict[str, float]:
+    """Floating-point operations, a multiplication and an addition being two; counted, not measured.
+
+    `train`: one face through a training step of `preset` (with `changes` to its settings), forward and backward; `unet`: one
+    latent through the U-Net; `decode`: one latent to a picture. Softmaxes, norms and activations are left out: they are a few
+    in a hundred. How many of these a card does in a second is for a clock to say.
+    """
+    preset = preset or PRESETS["sd15"]
+    config = FinetuneConfig.of(preset, **changes)
+    with torch.device("meta"):
+        parts = build_parts(shape, image_size=preset.image_size)
+        inputs = _inputs(preset, shape, 1)
+        with torch.no_grad():
+            counted = {"unet": _counted(lambda: parts["unet"](*inputs)), "decode": _counted(lambda: parts["vae"].decode(inputs[0]))}
+        unet = add_adapter(parts["unet"], config)
+        return {"train": _counted(lambda: unet(*inputs).sample.square().mean().backward())} | counted
+
+
+def _counted(work: Callable[[], object]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+def budget_table(*, sizes: Sequence[int] = BUDGET_SIZES, shape: Shape = PUBLISHED) -> pd.DataFrame:
+    """What the preset `sd15` needs at each size of picture (px), with checkpointing and without, a row each.
+
+    Columns: image_size, checkpointing, rank; bytes to train (weights, adapter, step: `training_memory`) and to draw
+    (draw_weights, draw_unet, draw_decode for draw_batch pictures at once: `drawing_memory`); `operations` (train, unet, decode).
+    """
+    rows = []
+    for size in sizes:
+        preset = replace(PRESETS["sd15"], image_size=size)
+        drawing = {f"draw_{name}": count for name, count in drawing_memory(preset, shape=shape).items()}
+        for checkpointing in (False, True):
+            rows.append({"image_size": size, "checkpointing": checkpointing, "rank": preset.lora_rank,
+                         **training_memory(preset, shape=shape, checkpointing=checkpointing), **drawing,
+                         "draw_batch": preset.sample_batch, **operations(preset, shape=shape, checkpointing=checkpointing)})
+    return pd.DataFrame(rows)
+
+
+def write_budget(out: Path, *, sizes: Sequence[int] = BUDGET_SIZES, shape: Shape = PUBLISHED) -> pd.DataFrame:
+    """`budget_table` as a CSV at `out`, with the command and what it rests on as JSON beside it."""
+    table = budget_table(sizes=sizes, shape=shape)
+    with replacing(out) as partial:
+        table.to_csv(partial, index=False, float_format="%.0f")
+    preset = PRESETS["sd15"]
+    told = {"command": f"python -m debiaslib.true_shape --budget {out.name}", "torch": torch.__version__.partition("+")[0],
+            "settings": {"preset": preset.name, "rank": preset.lora_rank, "targets": list(preset.lora_targets),
+                         "batch": preset.batch, "sample_batch": preset.sample_batch, "precision": "bf16"}}
+    write_whole(out.with_suffix(".json"), (json.dumps(told, indent=1) + "\n").encode())
+    return table
+
+
 def _inputs(preset: Preset, shape: Shape, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Latents, timesteps and text embeddings for the U-Net."""
     side, text = preset.image_size // 8, shape.text_encoder
@@ -221,6 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", type=Path, metavar="DIR", help="the pipeline folder to write")
     what.add_argument("--memory", action="store_true", help="print what training and drawing need, and write nothing")
+    what.add_argument("--budget", type=Path, metavar="CSV", help="write memory and arithmetic at several sizes of picture")
     parser.add_argument("--dtype", choices=list(DTYPES), default="bf16", help="of the weights on disk; default %(default)s")
     parser.add_argument("--image-size", type=int, default=512, help="pixels a side; default %(default)s")
     parser.add_argument("--narrow", action="store_true", help="a tenth of the width, for quick trials")
@@ -230,6 +290,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     shape = NARROW if args.narrow else PUBLISHED
     if args.memory:
         print_memory(replace(PRESETS["sd15"], image_size=args.image_size), shape=shape)
+        return 0
+    if args.budget:
+        print(write_budget(args.budget, shape=shape).to_string(index=False))
         return 0
     write_pipeline(args.out, shape=shape, image_size=args.image_size, seed=args.seed, dtype=args.dtype,
                    overwrite=args.overwrite)

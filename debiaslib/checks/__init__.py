@@ -5,12 +5,12 @@
 
 from typing import Any
 
-from debiaslib.checks import curation, generation, indicator, metrics, tour, tuning
+from debiaslib.checks import auditing, capstone, curation, generation, indicator, metrics, rebalancing, tour, tuning
 from debiaslib.checks.exercise import Exercise
 from debiaslib.errors import InputError
 
-EXERCISES: dict[str, Exercise] = {name: exercise for part in (tour, curation, indicator, tuning, generation, metrics)
-                                  for name, exercise in part.EXERCISES.items()}
+PARTS = (tour, curation, indicator, tuning, generation, metrics, rebalancing, auditing, capstone)
+EXERCISES: dict[str, Exercise] = {name: exercise for part in PARTS for name, exercise in part.EXERCISES.items()}
 
 
 def check(name: str, answer: Any) -> None:

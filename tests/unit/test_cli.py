@@ -232,7 +232,7 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def not_cached(repository: str, *, local_files_only: bool) -> str:
+def not_cached(repository: str, *, revision: str | None = None, local_files_only: bool) -> str:
     assert local_files_only
     raise FileNotFoundError(repository)
 
@@ -267,7 +267,7 @@ def test_doctor_notices_an_altered_file(pipeline: Path):
 
 
 def test_doctor_finds_stable_diffusion_in_the_hub_cache(pipeline: Path, monkeypatch):
-    monkeypatch.setattr(doctor, "snapshot_download", lambda repository, *, local_files_only: str(pipeline))
+    monkeypatch.setattr(doctor, "snapshot_download", lambda repository, *, revision, local_files_only: str(pipeline))
     monkeypatch.setattr(doctor, "_accelerator", lambda: {"name": "a GPU", "memory": 16e9})
     sd15 = doctor.examine()["presets"]["sd15"]
     assert sd15["can_run"] and "wants a GPU" not in sd15["says"]

@@ -2,13 +2,13 @@
 
 import io
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from debiaslib import gallery as galleries
 from debiaslib.contour_training import ContourConfig, build_controlnet
 from debiaslib.contours import sketch_of
 from debiaslib.errors import InputError
@@ -192,8 +192,8 @@ def test_bad_input_is_told_in_the_panel_and_the_next_attempt_works(panel, monkey
     assert "4 drawn by" in press(panel)
 
 
-def test_without_a_controlnet_it_says_what_to_do(panel, monkeypatch):
-    monkeypatch.setitem(galleries.CONTROLNETS, "tiny", "models/none-of-this-name")
+def test_without_a_controlnet_it_says_what_to_do(panel):
+    panel.studio.preset = replace(panel.studio.preset, controlnet="models/none-of-this-name")
     panel.source.value, panel.pad.strokes = SOURCES[2], (FACE,)
     assert "no usable ControlNet" in press(panel) and "which needs none" in panel.runner.status.value
 
