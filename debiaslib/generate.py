@@ -20,6 +20,7 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
 )
+from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -246,10 +247,11 @@ def generate(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, out
     names = [f"images/{index:05d}.png" for index in range(n)]
     done = next((index for index, name in enumerate(names) if not (out / name).exists()), n)
     index = done
-    for pixels in sample(pipe, n=n, config=config, skip=done, guide=guide, progress=progress) if done < n else ():
-        for picture in pixels:
-            _write_png(picture, out / names[index])
-            index += 1
+    with merged(pipe):
+        for pixels in sample(pipe, n=n, config=config, skip=done, guide=guide, progress=progress) if done < n else ():
+            for picture in pixels:
+                _write_png(picture, out / names[index])
+                index += 1
     if done < n:
         note = json.loads((out / "generate.json").read_text())
         seconds = note.get("seconds", 0.0) + time.perf_counter() - began
@@ -307,6 +309,25 @@ def load_adapter(pipe: StableDiffusionPipeline, folder: Path, *, name: str = "ad
     """Load the LoRA that `train` wrote to `folder`, by plain diffusers, and make it the active one."""
     with quiet_loading():
         pipe.load_lora_weights(str(folder), weight_name=ADAPTER_FILE, adapter_name=name)
+
+
+@contextmanager
+def merged(pipe: StableDiffusionPipeline) -> Iterator[None]:
+    """The active adapters added to the weights that they go with, which draws a fifth faster; afterwards all is as it was, to
+    the bit: what was added is not subtracted, which would round, but the weights are put back."""
+    layers = [module for module in pipe.unet.modules() if isinstance(module, BaseTunerLayer)]
+    if not layers or any(layer.disable_adapters for layer in layers):
+        yield
+        return
+    weights = [layer.get_base_layer().weight for layer in layers]
+    kept = [weight.detach().clone() for weight in weights]
+    pipe.fuse_lora(components=["unet"])
+    try:
+        yield
+    finally:
+        pipe.unfuse_lora(components=["unet"])
+        for weight, before in zip(weights, kept, strict=True):
+            weight.data.copy_(before)
 
 
 def load_controlnet(source: str | Path, *, device: torch.device | str | None = None) -> ControlNetModel:

@@ -105,7 +105,9 @@ def load_pipeline(preset: Preset | str | Path, *, device: str | torch.device | N
         raise InputError(f"{folder or preset.source}: no usable pipeline there ({reason}). "
                          "`debiaslib doctor` lists which weights were found and how to get the others.") from None
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device or default_device())
+    pipe.to(device or default_device())
+    pipe.unet.to(memory_format=fastest_layout(pipe.unet, pipe.device))
+    return pipe
 
 
 @contextmanager
@@ -142,6 +144,14 @@ def bf16_pays(device: torch.device) -> bool:
 def in_bf16(device: torch.device, *, precision: str = "auto") -> bool:
     """Whether to multiply in bfloat16: where `precision` is "bf16", or "auto" and the hardware has it; not with "fp32"."""
     return precision == "bf16" or (precision == "auto" and bf16_pays(device))
+
+
+def fastest_layout(network: torch.nn.Module, device: torch.device) -> torch.memory_format:
+    """channels_last, in which convolutions are up to a fifth faster; not on a CPU where a group normalisation has fewer than 16
+    channels a group, for which kernels there take thirty times as long."""
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.GroupNorm)]
+    narrow = any(norm.num_channels < 16 * norm.num_groups for norm in norms)
+    return torch.contiguous_format if device.type == "cpu" and narrow else torch.channels_last
 
 
 @contextmanager

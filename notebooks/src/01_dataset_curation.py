@@ -51,6 +51,7 @@ from debiaslib.labels import mend_range
 from debiaslib.pictures import sharpness
 from debiaslib.plots import GROUP_COLOURS, picture_grid
 from debiaslib.presets import data_root
+from debiaslib.widgets.mixer import DatasetMixer
 
 plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False}
 FACES = data_root() / "faces"
@@ -624,6 +625,17 @@ answer = 48 + 48 // 4
 check("curation.largest", answer)
 
 # %% [markdown]
+# **Now with the pool that ships**, the one that the other notebooks train on: 100 of its faces at a mix of your choice.
+# Before you move the slider (Tab, then the arrow keys), predict: from 1 to 4, will the women of the smaller group be some
+# of those who were there before, or others? And what becomes of their ages?
+
+# %%
+DatasetMixer()
+
+# %% [markdown]
+# At a given seed the sets are nested: whoever is in the small group at 4 was there at 1 as well, so that two mixes differ by
+# as few people as they can. Another seed gives other faces, and other ages. With 20 women in the set, each age has a handful.
+#
 # **What else comes along?** A subset is exact in *one* attribute. The others follow as they please. Take 50 subsets of
 # each mix and see how old, and how dark, they come out:
 

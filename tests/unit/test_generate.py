@@ -13,6 +13,7 @@ from PIL import Image
 from debiaslib.contour_training import ContourConfig, build_controlnet, save_controlnet
 from debiaslib.contours import Contour, as_drawing, dimmed
 from debiaslib.errors import InputError
+from debiaslib.finetune import FinetuneConfig, add_adapter
 from debiaslib.generate import (
     ControlGuide,
     ImageGuide,
@@ -22,6 +23,7 @@ from debiaslib.generate import (
     cut_off,
     generate,
     load_controlnet,
+    merged,
     noise_latents,
     run,
     sample,
@@ -48,6 +50,34 @@ def test_agrees_with_a_plain_pipeline_call(small_pipe):
     theirs = small_pipe("a human face", num_inference_steps=2, guidance_scale=2.0, negative_prompt="", output_type="np",
                         latents=noise_latents(small_pipe, [0])).images
     assert np.abs(ours.astype(float) - theirs * 255).max() <= 1
+
+
+@pytest.fixture
+def adapted(small_pipe):
+    """The pipeline with an adapter that changes its pictures; without it afterwards."""
+    add_adapter(small_pipe.unet, FinetuneConfig.of(get_preset("tiny"))).eval()
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in small_pipe.unet.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(std=0.05, generator=generator)
+    yield small_pipe
+    small_pipe.unet.delete_adapters("default")
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_merged_weights_draw_the_same_and_leave_nothing_behind(adapted, scale):
+    adapted.set_adapters(["default"], adapter_weights=scale)
+    before, apart = {name: weight.clone() for name, weight in adapted.unet.named_parameters()}, draw(adapted)
+    with merged(adapted):
+        together = draw(adapted)
+    assert np.abs(together.astype(int) - apart).max() <= 1
+    assert all(torch.equal(weight, before[name]) for name, weight in adapted.unet.named_parameters())
+    np.testing.assert_array_equal(draw(adapted), apart)
+    adapted.disable_lora()
+    with merged(adapted):
+        plain = draw(adapted)
+    assert np.abs(plain.astype(int) - apart).max() > 10
+    adapted.enable_lora()
 
 
 def test_killed_generation_continues(small_pipe, tmp_path):

@@ -64,3 +64,10 @@ def test_latents_carry_the_scaling_factor(small_pipe):
     plain = presets.encode_latents(small_pipe.vae, pixels, batch=2)
     small_pipe.vae.register_to_config(scaling_factor=0.5)
     torch.testing.assert_close(presets.encode_latents(small_pipe.vae, pixels), plain * 0.5)
+
+
+@pytest.mark.parametrize(("groups", "device", "layout"), [
+    (4, "cpu", torch.channels_last), (8, "cpu", torch.contiguous_format), (8, "cuda", torch.channels_last)])
+def test_narrow_groups_keep_their_layout_on_a_cpu(groups, device, layout):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), torch.nn.GroupNorm(groups, 64))
+    assert presets.fastest_layout(network, torch.device(device)) == layout
