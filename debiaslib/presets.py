@@ -26,8 +26,8 @@ class Preset:
 
     `source` is a folder under the data root or a hub id; learning rate and steps of `sd15` are S1's own, those of `tiny`
     are explained in its entry below; `averaged` is `FinetuneConfig`'s. `sample_steps` and `guidance` are the sampling
-    defaults, `controlnet` is what contours go through, a folder or hub id as well. With `checkpointing` training computes activations twice instead of keeping them: less memory, more time, the
-    same adapter.
+    defaults, `controlnet` is what contours go through, a folder or hub id as well. With `checkpointing` training computes
+    activations twice instead of keeping them: less memory, more time, the same adapter.
     """
 
     name: str

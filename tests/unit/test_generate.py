@@ -80,6 +80,13 @@ def test_merged_weights_draw_the_same_and_leave_nothing_behind(adapted, scale):
     adapted.enable_lora()
 
 
+def test_an_adapter_that_was_taken_off_is_not_missed(small_pipe):
+    add_adapter(small_pipe.unet, FinetuneConfig.of(get_preset("tiny")))
+    small_pipe.unet.eval().delete_adapters("default")
+    with merged(small_pipe):
+        assert draw(small_pipe, n=1).shape == (1, 32, 32, 3)
+
+
 def test_killed_generation_continues(small_pipe, tmp_path):
     generate(small_pipe, n=3, config=CONFIG, out=tmp_path / "whole")
     generate(small_pipe, n=3, config=CONFIG, out=tmp_path / "killed")
