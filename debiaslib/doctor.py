@@ -26,7 +26,6 @@ from debiaslib.errors import InputError
 
 PACKAGES = ("torchvision", "diffusers", "transformers", "peft", "accelerate", "deepface", "clean-fid", "torch-fidelity",
             "onnxruntime", "numpy", "scipy", "jupyterlab")
-SCRIBBLE = "lllyasviel/control_v11p_sd15_scribble"
 WEIGHT_CARRIERS = ("AutoencoderKL", "UNet", "CLIPText")
 LEFT_OUT = {"safety_checker"}
 """What pipelines may list and `presets.load_pipeline` never loads; it is not fetched either (1.2 GB)."""
@@ -127,13 +126,14 @@ def _extras() -> list[Weights]:
 
 
 def _stable_diffusion(presets: ModuleType) -> list[Weights]:
-    source, revision = presets.PRESETS["sd15"].source, presets.PRESETS["sd15"].revision
+    sd15 = presets.PRESETS["sd15"]
+    source, revision = sd15.source, sd15.revision
     fetch = f"P.download('{source}', revision='{revision}', use_safetensors=True, safety_checker=None)"
     return [
         _pipeline("sd15", source, presets, revision=revision, purpose="Stable Diffusion v1.5, 4.3 GB",
                   remedy=_python(f"import debiaslib; from diffusers import DiffusionPipeline as P; {fetch}")),
-        _controlnet("sd15 scribble", SCRIBBLE, purpose="its guidance by line drawings, 1.4 GB",
-                    remedy=f"{_tool('hf')} download {SCRIBBLE} config.json diffusion_pytorch_model.safetensors"),
+        _controlnet("sd15 scribble", sd15.controlnet, purpose="its guidance by line drawings, 1.4 GB",
+                    remedy=f"{_tool('hf')} download {sd15.controlnet} config.json diffusion_pytorch_model.safetensors"),
     ]
 
 
@@ -177,7 +177,8 @@ def pipeline_fault(folder: Path, presets: ModuleType) -> str | None:
         return str(error).partition(". ")[0]
     except (OSError, ValueError):
         return "its model_index.json is missing or cannot be read"
-    parts = {name: value[1] for name, value in index.items() if isinstance(value, list) and value[0] and name not in LEFT_OUT}
+    parts = {name: value[1] for name, value in index.items() if isinstance(value, list) and value[0]
+             and name not in LEFT_OUT}
     lacking = [name for name, kind in parts.items() if not _is_whole(folder / name, kind)]
     return f"lacks {', '.join(lacking)}" if lacking else None
 

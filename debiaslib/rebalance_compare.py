@@ -10,6 +10,7 @@ continues: no picture is read twice.
 import argparse
 import hashlib
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,8 +38,10 @@ from debiaslib.latent_generators import (
     get_generator,
     with_prompt,
 )
-from debiaslib.presets import data_root, one_thread
+from debiaslib.presets import data_root, one_thread, sha256
 from debiaslib.rebalance import (
+    RECORD,
+    TENSORS,
     Cells,
     RebalanceConfig,
     Rebalancer,
@@ -87,9 +90,9 @@ def amplification(scores: pd.DataFrame, known: Mapping[str, float | Interval | N
     """How much a generator amplifies each attribute: its share in judged samples minus the share in its training data.
 
     `scores` (N rows, a column an attribute) are probabilities of the positive side, NaN an abstention; `known` the share in
-    the data, counted (a number) or sampled (an interval), or None where nobody stated it. A confusion of the judge takes its error out (CLEAM). Columns:
-    attribute, share, low, high (Wilson), data_share, amplification, amplification_low, amplification_high, n, abstained,
-    corrected. Raises InputError for an attribute without scores.
+    the data, counted (a number) or sampled (an interval), or None where nobody stated it. A confusion of the judge takes its
+    error out (CLEAM). Columns: attribute, share, low, high (Wilson), data_share, amplification, amplification_low,
+    amplification_high, n, abstained, corrected. Raises InputError for an attribute without scores.
     """
     unseen = [name for name in known if name not in scores]
     if unseen or not known:
@@ -241,8 +244,8 @@ def compare_methods(generator: LatentGenerator, found: Rebalancer, target: np.nd
 def read_methods(generator: LatentGenerator, found: Rebalancer, target: np.ndarray, judge, second, *, n: int = 800,
                  seed: int = 0, methods: Mapping[str, Method] | None = None,
                  extractor: str | quality.Extractor | Callable[[np.ndarray], np.ndarray] = "efficientnet-lite0",
-                 embed: Callable[[np.ndarray], np.ndarray] | None = None) -> tuple[pd.DataFrame, dict]:
-    """`compare_methods`, and the scores float (n, K) behind it as {(method, "confirming" or "scoring"): scores}."""
+                 embed: Callable[[np.ndarray], np.ndarray] | None = None) -> tuple[pd.DataFrame, dict, np.ndarray]:
+    """`compare_methods`; its scores float (n, K) as {(method, "confirming" or "scoring"): scores}; the plain pictures."""
     methods, features = methods or default_methods(generator, found, target, judge), _feature_reader(extractor)
     base = plain(generator)(n, seed).images
     reference = features(plain(generator)(n, seed + n).images)
@@ -261,7 +264,7 @@ def read_methods(generator: LatentGenerator, found: Rebalancer, target: np.ndarr
                 "calls_fitting": found.record.get("calls", 0) if name in FITTED else 0}
         rows.append(row)
     table = pd.DataFrame(rows)
-    return table.assign(spread_ratio=table["spread"] / _spread(reference)), scores
+    return table.assign(spread_ratio=table["spread"] / _spread(reference)), scores, base
 
 
 def _feature_reader(extractor) -> Callable[[np.ndarray], np.ndarray]:
@@ -399,7 +402,8 @@ def load_instruments(work: Path, *, embedding: int = 128) -> Instruments:
     bundled, heads = readers.BundledJudge(), readers.HeadsJudge(reader=reader, find_faces=lambda images: kept(images)[:, 0])
     bundled.find_faces = heads.find_faces
     return Instruments({judge.name: KeptJudge(judge, work / judge.name) for judge in (bundled, heads)},
-                       lambda images: reader.read(images)[:, :-embedding], lambda images: reader.read(images)[:, -embedding:])
+                       features=lambda images: reader.read(images)[:, :-embedding],
+                       embed=lambda images: reader.read(images)[:, -embedding:])
 
 
 def cut_interval(before: np.ndarray, after: np.ndarray, target: np.ndarray, *, draws: int = 2000, level: float = 0.95,
@@ -433,10 +437,11 @@ def heads_confusion(attribute: str, *, condition: str = "blur 1.3") -> Confusion
 def measure_run(generator: LatentGenerator, cells_and_target: tuple, tools: Instruments, *, config: RebalanceConfig,
                 n: int, work: Path, confirm: str = "bundled", score: str = "heads",
                 known: Mapping[str, float] | None = None, draws: int = 0,
-                limit: int = DRAWS_LIMIT) -> tuple[dict[str, pd.DataFrame], dict]:
+                limit: int = DRAWS_LIMIT, only: Sequence[str] = ()) -> tuple[dict[str, pd.DataFrame], dict]:
     """Fit, compare every method on n pictures, and say what the generator does of its own: the rows of `TABLES`, a record.
 
-    `draws` balanced pictures more are drawn, looked at by nobody, and timed. `limit` is that of `rejection`.
+    `draws` balanced pictures more are drawn, looked at by nobody, and timed. `limit` is that of `rejection`;
+    `only` names the methods to compare with no change, by default all.
     """
     (cells, target), judge, second = cells_and_target, tools.judges[confirm], tools.judges[score]
     began = time.perf_counter(), time.process_time(), judge.spared
@@ -446,13 +451,19 @@ def measure_run(generator: LatentGenerator, cells_and_target: tuple, tools: Inst
     found.save(work)
     methods = default_methods(generator, found, target, judge)
     methods["rejection sampling"] = rejection(generator, found, target, judge, limit=limit)
-    table, scores = read_methods(generator, found, target, judge, second, n=n, seed=SCORED_FROM + config.seed,
-                                 methods=methods, extractor=tools.features, embed=tools.embed)
+    unknown = [name for name in only if name not in methods]
+    if unknown:
+        raise InputError(f"method {unknown[0]!r}: here there are {', '.join(methods)}. Name some of them, by commas.")
+    methods = {name: method for name, method in methods.items() if not only or name in ("no change", *only)}
+    table, scores, base = read_methods(generator, found, target, judge, second, n=n, seed=SCORED_FROM + config.seed,
+                                       methods=methods, extractor=tools.features, embed=tools.embed)
     tables = {"comparison": _with_cuts(table, scores, cells, target), "shares": _share_rows(scores, cells, target),
               "agreement": _agreement_rows(scores, cells.attributes), "boundaries": _boundary_rows(found),
-              "generators": _generator_rows(scores, cells.attributes, confirm, score, known or {}), "fits": _fit_rows(found),
+              "generators": _generator_rows(base, (judge, second), known or {}), "fits": _fit_rows(found),
               "subgroups": subgroup_rows(generator, found, (judge, second))}
     record = {"fit": {key: round(value, 1) for key, value in fit.items()} | {"calls": found.record["calls"]}}
+    record |= {"hashes": {name: sha256(work / name) for name in (TENSORS, RECORD)},
+               "judges": {one.name: getattr(one.judge, "identity", {}) for one in (judge, second)}}
     return tables, record | ({"drawn": time_draws(generator, found, target, draws)} if draws else {})
 
 
@@ -467,13 +478,14 @@ def time_draws(generator: LatentGenerator, found: Rebalancer, target: np.ndarray
 
 def subgroup_rows(generator: LatentGenerator, found: Rebalancer, judges: Sequence, *, n: int = 120,
                   most: int = 2) -> pd.DataFrame:
-    """Of combinations rarer than `RARE` among the samples, the `most` rarest: how many of n pictures drawn of it alone show it.
+    """The `most` rarest combinations below `RARE`: how many of n pictures that are drawn of it alone show it.
 
     A row a combination and judge: samples, fit_samples (how often it came of itself), n, decided, shown, and by attribute
     alone, for instance male_shown.
     """
     made, of = found.record["cells"], found.record["config"]["fit_samples"]
-    rare = [cell for cell, name in enumerate(found.cells.names) if found.mixtures[cell] and made[name]["samples"] < RARE * of]
+    rare = [cell for cell, name in enumerate(found.cells.names)
+            if found.mixtures[cell] and made[name]["samples"] < RARE * of]
     rows = []
     for cell in sorted(rare, key=lambda cell: made[found.cells.names[cell]]["samples"])[:most]:
         images = draw_images(generator, found.latents(np.full(n, cell), seed=SCORED_FROM))
@@ -516,17 +528,15 @@ def _agreement_rows(scores: Mapping, attributes: Sequence[str]) -> pd.DataFrame:
                       for method in methods], ignore_index=True)
 
 
-def _generator_rows(scores: Mapping, attributes: Sequence[str], confirm: str, score: str,
-                    known: Mapping[str, float]) -> pd.DataFrame:
-    """The unchanged generator's share of each positive side by both judges, and what is known of its data."""
+def _generator_rows(images: np.ndarray, judges: Sequence, known: Mapping[str, float]) -> pd.DataFrame:
+    """The unchanged generator's share of each positive side that each judge sees, and what is known of its data."""
     rows = []
-    for role, name in (("confirming", confirm), ("scoring", score)):
-        read = pd.DataFrame(scores["no change", role], columns=list(attributes))
-        stated = {attribute: known.get(attribute) for attribute in attributes}
-        rows.append(amplification(read, stated).assign(judge=name))
-        if name == "heads":
-            confusions = {attribute: heads_confusion(attribute) for attribute in attributes}
-            rows.append(amplification(read, stated, confusions=confusions).assign(judge=name))
+    for judge in judges:
+        read, stated = judge.score(images), {attribute: known.get(attribute) for attribute in judge.attributes}
+        rows.append(amplification(read, stated).assign(judge=judge.name))
+        if judge.name == "heads":
+            confusions = {attribute: heads_confusion(attribute) for attribute in judge.attributes}
+            rows.append(amplification(read, stated, confusions=confusions).assign(judge=judge.name))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -565,27 +575,31 @@ def main(arguments: list[str] | None = None) -> int:
     add("-n", type=int, default=500, help="pictures a method; default %(default)s")
     add("--draws", type=int, default=0, help="so many balanced pictures more are drawn and timed; default none")
     add("--limit", type=int, default=DRAWS_LIMIT, help="rejection gives up after so many times n; default %(default)s")
+    add("--methods", default=None, metavar="A,B", help="compare these with no change; default all there are")
     add("--out", type=Path, required=True, metavar="DIR", help="where the tables are, or are to be")
     add("--run", required=True, metavar="NAME", help="what this run's rows are called")
     add("--work", type=Path, default=Path("runs/rebalance"), metavar="DIR", help="readings are kept here")
     for name in ("fit_samples", "codes", "calibration", "least_codes", "components", "seed"):
         add(f"--{name.replace('_', '-')}", type=int, default=getattr(RebalanceConfig, name), help="default %(default)s")
-    add("--least-accuracy", type=float, default=RebalanceConfig.least_accuracy, help="default %(default)s")
+    for name in ("least_accuracy", "margin", "most_margin"):
+        add(f"--{name.replace('_', '-')}", type=float, default=getattr(RebalanceConfig, name), help="default %(default)s")
     add("--steps", type=int, default=None, help="denoising steps; default the preset's")
     return guarded("rebalance_compare", lambda: run(parser.parse_args(arguments)))
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and write. Raises InputError for bad input."""
-    attributes = [name.strip() for name in args.attributes.split(",") if name.strip()]
+    attributes = _names(args.attributes)
     cells, target = read_target(attributes, read_json(args.target))
-    names = ("fit_samples", "codes", "calibration", "least_codes", "components", "seed", "least_accuracy")
+    names = ("fit_samples", "codes", "calibration", "least_codes", "components", "seed", "least_accuracy", "margin",
+             "most_margin")
     config = RebalanceConfig(**{name: getattr(args, name) for name in names})
     with one_thread():
         generator = get_generator(args.generator, steps=args.steps)
         known = KNOWN_SHARES.get(args.generator.removesuffix("-h"), {})
         tables, record = measure_run(generator, (cells, target), load_instruments(args.work), config=config, n=args.n,
-                                     work=args.work / args.run, known=known, draws=args.draws, limit=args.limit)
+                                     work=args.work / args.run, known=known, draws=args.draws, limit=args.limit,
+                                     only=_names(args.methods))
     write_tables(args.out, args.run, tables)
     told = {"command": _command(args), "generator": args.generator, "attributes": attributes, "n": args.n,
             "target": dict(zip(cells.names, target.tolist(), strict=True)), "config": asdict(config), "threads": 1,
@@ -597,9 +611,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _names(given: str | None) -> list[str]:
+    return [name.strip() for name in (given or "").split(",") if name.strip()]
+
+
 def _command(args: argparse.Namespace) -> str:
     given = {name: value for name, value in vars(args).items() if value is not None and name not in ("out", "work")}
-    options = [f"-n {value}" if name == "n" else f"--{name.replace('_', '-')} {value}" for name, value in given.items()]
+    options = [f"{'-n' if name == 'n' else '--' + name.replace('_', '-')} {shlex.quote(str(value))}"
+               for name, value in given.items()]
     return " ".join(["python -m debiaslib.rebalance_compare", *options, "--out data/results/rebalance"])
 
 

@@ -200,12 +200,32 @@ def drawing_memory(preset: Preset | None = None, *, shape: Shape = PUBLISHED) ->
     return {"weights": _weight_bytes(parts), "unet": unet.most, "decode": decode.most}
 
 
+def encoding_memory(preset: Preset | None = None, *, shape: Shape = PUBLISHED) -> dict[str, int]:
+    """The same for the pictures of a training set, which become latents in fp32 before its first step: all `weights`, and
+    the most that `encode` makes."""
+    preset = preset or PRESETS["sd15"]
+    with torch.device("meta"):
+        parts = build_parts(shape, image_size=preset.image_size)
+    weights, side = _weight_bytes(parts), preset.image_size
+    with FakeTensorMode():
+        _give_fake_weights(parts["vae"].requires_grad_(False))
+        pixels = torch.zeros(encoded_at_once(side, side), 3, side, side)
+        with torch.no_grad(), LiveBytes() as encode:
+            parts["vae"].encode(pixels)
+    return {"weights": weights, "encode": encode.most}
+
+
+def encoded_at_once(height: int, width: int) -> int:
+    """As many pictures as `presets.encode_latents` takes at once."""
+    return max(1, 64 * 64**2 // max(64**2, height * width))
+
+
 def operations(preset: Preset | None = None, *, shape: Shape = PUBLISHED, **changes) -> dict[str, float]:
     """Floating-point operations, a multiplication and an addition being two; counted, not measured.
 
-    `train`: one face through a training step of `preset` (with `changes` to its settings), forward and backward; `unet`: one
-    latent through the U-Net; `decode`: one latent to a picture. Softmaxes, norms and activations are left out: they are a few
-    in a hundred. How many of these a card does in a second is for a clock to say.
+    `train`: one face through a training step of `preset` (with `changes` to its settings), forward and backward; `unet`:
+    one latent through the U-Net; `decode`: one latent to a picture. Softmaxes, norms and activations are left out: they are
+    a few in a hundred. How many of these a card does in a second is for a clock to say.
     """
     preset = preset or PRESETS["sd15"]
     config = FinetuneConfig.of(preset, **changes)
@@ -213,7 +233,8 @@ def operations(preset: Preset | None = None, *, shape: Shape = PUBLISHED, **chan
         parts = build_parts(shape, image_size=preset.image_size)
         inputs = _inputs(preset, shape, 1)
         with torch.no_grad():
-            counted = {"unet": _counted(lambda: parts["unet"](*inputs)), "decode": _counted(lambda: parts["vae"].decode(inputs[0]))}
+            counted = {"unet": _counted(lambda: parts["unet"](*inputs)),
+                       "decode": _counted(lambda: parts["vae"].decode(inputs[0]))}
         unet = add_adapter(parts["unet"], config)
         return {"train": _counted(lambda: unet(*inputs).sample.square().mean().backward())} | counted
 
@@ -227,16 +248,18 @@ def _counted(work: Callable[[], object]) -> float:
 def budget_table(*, sizes: Sequence[int] = BUDGET_SIZES, shape: Shape = PUBLISHED) -> pd.DataFrame:
     """What the preset `sd15` needs at each size of picture (px), with checkpointing and without, a row each.
 
-    Columns: image_size, checkpointing, rank; bytes to train (weights, adapter, step: `training_memory`) and to draw
-    (draw_weights, draw_unet, draw_decode for draw_batch pictures at once: `drawing_memory`); `operations` (train, unet, decode).
+    Columns: image_size, checkpointing, rank; bytes to train (weights, adapter, step: `training_memory`), to encode the faces
+    before it (encode: `encoding_memory`, beside draw_weights) and to draw (draw_weights, draw_unet, draw_decode for
+    draw_batch pictures at once: `drawing_memory`); `operations` (train, unet, decode).
     """
     rows = []
     for size in sizes:
         preset = replace(PRESETS["sd15"], image_size=size)
         drawing = {f"draw_{name}": count for name, count in drawing_memory(preset, shape=shape).items()}
+        encode = encoding_memory(preset, shape=shape)["encode"]
         for checkpointing in (False, True):
             rows.append({"image_size": size, "checkpointing": checkpointing, "rank": preset.lora_rank,
-                         **training_memory(preset, shape=shape, checkpointing=checkpointing), **drawing,
+                         **training_memory(preset, shape=shape, checkpointing=checkpointing), "encode": encode, **drawing,
                          "draw_batch": preset.sample_batch, **operations(preset, shape=shape, checkpointing=checkpointing)})
     return pd.DataFrame(rows)
 

@@ -53,6 +53,7 @@ from debiaslib.plots import GROUP_COLOURS, picture_grid
 from debiaslib.presets import data_root
 from debiaslib.widgets.mixer import DatasetMixer
 
+# %% tags=["setup"]
 plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False}
 FACES = data_root() / "faces"
 WORK = Path(tempfile.mkdtemp())                           # everything is written here, nothing beside the notebook

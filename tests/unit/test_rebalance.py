@@ -451,3 +451,91 @@ def test_the_verb_refuses_what_it_cannot_do(toys, tmp_path):
     with pytest.raises(InputError, match="not empty"):
         run(tmp_path / "b")
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["holiday.txt"]
+
+
+# --- figures that ship ------------------------------------------------------------------------------------------------
+
+def test_no_picture_is_read_twice_and_a_killed_run_goes_on(tmp_path):
+    images = ToyGenerator().decode(gaussian_latents(30, DIM, seed=0))
+    first = rebalance_compare.KeptJudge(ToyJudge(), tmp_path)
+    told = first.score(images[:20])
+    assert first.calls == first.judge.calls == 20 and first.spared == 0
+    second = rebalance_compare.KeptJudge(ToyJudge(), tmp_path)
+    again = second.score(images)
+    assert second.judge.calls == 10 and second.calls == 30
+    assert np.array_equal(again[:20], told) and np.allclose(again, ToyJudge().score(images))
+    for path in tmp_path.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:50])  # a full disk
+    third = rebalance_compare.KeptJudge(ToyJudge(), tmp_path)
+    assert np.array_equal(third.score(images), again) and third.judge.calls == 30
+
+
+def test_the_same_picture_twice_in_a_batch_is_read_once(tmp_path):
+    images = np.repeat(ToyGenerator().decode(gaussian_latents(3, DIM, seed=0)), 2, axis=0)
+    judge = rebalance_compare.KeptJudge(ToyJudge(), tmp_path)
+    assert np.array_equal(judge.score(images)[::2], judge.score(images)[1::2]) and judge.judge.calls == 3
+
+
+def test_how_much_of_the_divergence_is_gone():
+    even, before = np.full(4, 0.25), np.array([700, 100, 150, 50])
+    cut = rebalance_compare.cut_interval(before, np.array([260, 240, 255, 245]), even)
+    assert 0.99 < cut.estimate < 1 and cut.low < cut.estimate <= cut.high <= 1
+    assert rebalance_compare.cut_interval(before, before, even).estimate == 0
+    assert rebalance_compare.cut_interval(before, np.array([900, 40, 40, 20]), even).high < 0
+    few = rebalance_compare.cut_interval(before // 10, np.array([26, 24, 26, 24]), even)
+    assert few.high - few.low > 2 * (cut.high - cut.low)
+
+
+def test_the_heads_confusion_is_that_of_their_record():
+    found = rebalance_compare.heads_confusion("male")
+    assert found.men_read_man + found.men_read_woman == found.women_read_man + found.women_read_woman == 450
+    assert 0.85 < found.recall_men < 1 and 0.85 < found.recall_women < 1
+
+
+@pytest.fixture
+def tools(tmp_path):
+    def pixels(images):
+        return images[:, ::2, ::2].reshape(len(images), -1) / 255
+
+    judges = {name: rebalance_compare.KeptJudge(ToyJudge(name, noise=noise), tmp_path / name)
+              for name, noise in (("bundled", 0), ("heads", 0.1))}
+    return rebalance_compare.Instruments(judges, pixels, pixels)
+
+
+def test_the_command_writes_tidy_tables_and_keeps_other_runs(tools, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rebalance_compare, "load_instruments", lambda work: tools)
+    monkeypatch.setattr(rebalance_compare, "get_generator", lambda name, **options: ToyGenerator())
+    options = ["--generator", "toy", "-n", "120", "--fit-samples", "800", "--codes", "80", "--calibration", "40",
+               "--limit", "3", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    assert rebalance_compare.main([*options, "--attributes", "male,older,dark", "--run", "three", "--draws", "50"]) == 0
+    assert rebalance_compare.main([*options, "--attributes", "male", "--run", "one", "--target", '{"male": 0.3}']) == 0
+    tables = {name: pd.read_csv(tmp_path / "out" / f"{name}.csv") for name in rebalance_compare.TABLES}
+    assert all(set(table["run"]) == {"three", "one"} for name, table in tables.items() if name != "subgroups")
+    assert set(tables["subgroups"]["run"]) == {"three"} and (tables["subgroups"]["shown"] > 60).all()
+    before = tables["comparison"].set_index(["run", "method"])
+    assert before.loc[("three", "mixtures"), "kl_cut_scoring"] > 0.8
+    assert before.loc[("three", "no change"), "kl_cut_scoring"] == 0
+    shares = tables["shares"].groupby(["run", "method", "judge"])
+    assert (shares["count"].sum() == shares["n"].first()).all() and np.allclose(shares["target"].sum(), 1)
+    assert tables["generators"]["amplification"].isna().all(), "nobody stated what a toy was trained on"
+    record = json.loads((tmp_path / "out/three.json").read_text())
+    assert record["drawn"]["n"] == 50 and record["fit"]["calls"] > 800 and str(tmp_path) not in json.dumps(record)
+    assert rebalance_compare.main([*options, "--attributes", "male", "--run", "one", "--target", '{"male": 0.3}']) == 0
+    stable = [column for column in tables["comparison"] if "seconds" not in column]
+    assert pd.read_csv(tmp_path / "out/comparison.csv")[stable].equals(tables["comparison"][stable])
+    assert "kl_cut_scoring" in capsys.readouterr().out
+
+
+def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
+    options = ["--attributes", "male", "--run", "x", "--out", str(tmp_path)]
+    assert rebalance_compare.main([*options, "--target", '{"old": 1}']) == 2
+    assert "neither one of the attributes" in capsys.readouterr().err
+
+
+def test_only_some_methods(tools, two, tmp_path):
+    target = read_target(("male", "older"))
+    options = {"config": CONFIG, "n": 100, "work": tmp_path / "work"}
+    tables, _ = rebalance_compare.measure_run(ToyGenerator(), target, tools, only=["mixtures"], **options)
+    assert tables["comparison"]["method"].tolist() == ["no change", "mixtures"]
+    with pytest.raises(InputError, match="method 'magic': here there are no change"):
+        rebalance_compare.measure_run(ToyGenerator(), target, tools, only=["magic"], **options)

@@ -163,6 +163,42 @@ def test_memory_is_told_in_words(capsys):
     assert all("GB (weights" in line for line in lines)
 
 
+# --- arithmetic and the budget -----------------------------------------------------------------------------------------
+
+def test_operations_of_a_layer_are_counted_as_by_hand():
+    layer, latents = (torch.nn.Conv2d(32, 16, 3, padding=1, device="meta"), torch.empty(1, 32, 8, 8, device="meta"))
+    assert true_shape._counted(lambda: layer(latents)) == 2 * 9 * 32 * 16 * 8 * 8
+
+
+def test_frozen_weights_spare_a_third_of_a_training_step():
+    preset = dataclasses.replace(presets.PRESETS["sd15"], image_size=128)
+    usual, twice = (true_shape.operations(preset, shape=true_shape.NARROW, checkpointing=each) for each in (False, True))
+    assert 2 <= usual["train"] / usual["unet"] < 2.3 and 0.5 < (twice["train"] - usual["train"]) / usual["unet"] <= 1
+    assert twice["decode"] == usual["decode"] and twice["unet"] == usual["unet"]
+
+
+def test_pictures_are_encoded_as_many_at_once_as_the_budget_says(narrow):
+    pipe = presets.load_pipeline(str(narrow), device="cpu")
+    met = []
+    pipe.vae.encoder.register_forward_hook(lambda _module, inputs, _output: met.append(len(inputs[0])))
+    for side in (64, 128, 320):
+        presets.encode_latents(pipe.vae, np.zeros((true_shape.encoded_at_once(side, side), side, side, 3), np.uint8))
+        presets.encode_latents(pipe.vae, np.zeros((true_shape.encoded_at_once(side, side) + 1, side, side, 3), np.uint8))
+    full = [true_shape.encoded_at_once(side, side) for side in (64, 128, 320)]
+    assert met == [count for each in full for count in (each, each, 1)] and full == [64, 16, 2]
+
+
+def test_the_budget_is_written_with_its_command(tmp_path, capsys):
+    out = tmp_path / "new/budget.csv"
+    written = true_shape.write_budget(out, sizes=(64, 128), shape=true_shape.NARROW)
+    table, told = pd.read_csv(out), json.loads(out.with_suffix(".json").read_text())
+    assert table["image_size"].tolist() == [64, 64, 128, 128] and table["checkpointing"].tolist() == [False, True] * 2
+    assert np.allclose(table.drop(columns="checkpointing"), written.drop(columns="checkpointing"), atol=1)
+    assert (table["encode"] > 0).all() and table["train"].is_monotonic_increasing
+    assert told["command"].startswith("python -m debiaslib.true_shape --budget") and told["settings"]["rank"] == 8
+    assert str(tmp_path) not in out.with_suffix(".json").read_text()
+
+
 # --- the preset's paths -----------------------------------------------------------------------------------------------
 
 def train(face_set, out, *more):
