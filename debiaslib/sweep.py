@@ -68,6 +68,7 @@ class SweepConfig:
     sample_steps: int | None = None
     guidance: float | None = None
     sample_seed: int = 10_000
+    extractor: str = "efficientnet-lite0"
 
     def __post_init__(self) -> None:
         for name in ("ratios", "alphas", "indicators", "seeds"):
@@ -162,7 +163,8 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
         before = json.loads(record.read_text())
         found, commands = before["settings"], before["command"].splitlines()
         grid = ("ratios", "alphas", "indicators", "seeds")
-        if any(found.get(name) != value for name, value in settings.items() if name not in grid):
+        default = asdict(SweepConfig(faces=""))  # of a setting that is younger than the record
+        if any(found.get(name, default.get(name)) != value for name, value in settings.items() if name not in grid):
             raise InputError(f"{out}: holds a sweep of other settings. Give another --out.")
     out.mkdir(parents=True, exist_ok=True)
     machine = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count()}
@@ -189,7 +191,7 @@ def training_set(preset: Preset, config: SweepConfig, ratio: float, seed: int) -
 @lru_cache(maxsize=1)
 def instruments(preset: Preset, config: SweepConfig) -> dict:
     """Judge, extractor and the reference's features, loaded once a worker."""
-    extractor = quality.load_extractor("efficientnet-lite0")
+    extractor = quality.load_extractor(config.extractor)
     source = config.compare_with or config.faces
     split = config.reference_split if "split" in faces.read_metadata(source) else None
     reference = measure.open_reference(source, split=split, size=preset.image_size, extractor=extractor)
@@ -290,6 +292,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train-steps", type=int, default=None, help="default the preset's")
     parser.add_argument("--sample-steps", type=int, default=None, help="default the preset's")
     parser.add_argument("--guidance", type=float, default=None, help="default the preset's")
+    parser.add_argument("--extractor", default=default.extractor, choices=quality.EXTRACTORS,
+                        help="the feature network of quality figures; default %(default)s")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes of one thread each; default %(default)s here")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="table1.csv, fig2.png, report.html and a folder a cell")
 
@@ -301,7 +305,7 @@ def run(args: argparse.Namespace) -> int:
                          train_size=args.train_size, reference=None if args.reference is None else str(args.reference),
                          reference_size=args.reference_size, alphas=tuple(args.alphas), indicators=tuple(args.indicators),
                          seeds=tuple(args.seeds), n=args.n, train_steps=args.train_steps, sample_steps=args.sample_steps,
-                         guidance=args.guidance)
+                         guidance=args.guidance, extractor=args.extractor)
     table = sweep(get_preset(args.preset), config=config, out=args.out, workers=args.workers, progress=sys.stderr.isatty())
     write_report(args.out, pd.read_csv(args.out / "cells.csv"))
     print(table[["indicator", "ratio", "alpha", "seed", "face_rate", "male_share", "fd", "fd_low", "fd_high", "fd_corrected"]]
