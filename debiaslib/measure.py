@@ -28,6 +28,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 CONFUSION_FILE = Path(__file__).parents[1] / "data" / "results" / "judge_confusion.csv"
 CONFUSION_COLUMNS = ("condition", "gender", "race", "n", "read_man", "read_woman", "no_face", "low_confidence", "judge")
 PHOTOGRAPH, GENERATED = "photograph", "denoised_t399"
+AUDITED_AT = 64
+"""Pixels a side of the faces that the shipped confusion was counted on."""
 """Which of the judge's confusions fits: faces as photographed, or noised to t = 399 and drawn anew by the model, as soft as
 what it generates. From t = 599 on the model begins to draw another person, and the label no longer holds."""
 
@@ -188,6 +190,8 @@ def measure_parts(folder: Path | str, *, reference: Path | str | quality.Feature
     scores = quality.compare(features, compared.features, level=level)
     corrected = _corrected(rows, known, condition or _fitting(pictures), level)
     notes = [*pictures.notes, *reference_doubts(pictures, compared), *scores.pop("warnings"), *_doubts(rows)]
+    if confusion is None and corrected["fd_corrected"] is not None:
+        notes += _unlike_the_audited(pictures)
     told = {"source": compared.source, "split": compared.split, "n": len(compared.features)}
     result = {"folder": str(folder), **_fairness(rows, level), **corrected, **scores, "judge": judge.identity,
               "reference": told, "image_size": pictures.size, "level": level, "warnings": notes}
@@ -393,6 +397,13 @@ def _spread(name: str, interval: fairness.Interval) -> dict[str, float]:
 
 def _fitting(pictures: Pictures) -> str:
     return GENERATED if pictures.frame is not None and {"prompt", "seed"} <= set(pictures.frame) else PHOTOGRAPH
+
+
+def _unlike_the_audited(pictures: Pictures) -> Iterator[str]:
+    """The shipped counts come from small faces; larger pictures are sharper, and the judge errs otherwise on them."""
+    if (pictures.width or 0) >= 2 * AUDITED_AT:
+        yield (f"The pictures are {pictures.width} px wide; the judge's errors were counted on faces of {AUDITED_AT} px. Read "
+               "corrected figures with care, or count its errors on labelled faces like these and give them with --confusion.")
 
 
 def _read_confusion(confusion: Path | str | pd.DataFrame | None) -> pd.DataFrame:

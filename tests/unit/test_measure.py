@@ -72,6 +72,15 @@ def test_generated_pictures_are_corrected_as_soft_ones(tmp_path, reference):
     assert found["correction"].startswith("recall as denoised_t399: 0.70 men")
 
 
+def test_counts_from_small_faces_are_doubted_on_large_ones(tmp_path, reference, monkeypatch):
+    confusion_table().to_csv(tmp_path / "confusion.csv", index=False)
+    monkeypatch.setattr(measure, "CONFUSION_FILE", tmp_path / "confusion.csv")
+    for size, doubted in ((8, False), (128, True)):
+        folder = paint(tmp_path / f"of{size}", men=6, women=14, size=size)
+        told = measure.measure(folder, reference=reference, extractor="toy", size=8)["warnings"]
+        assert any(f"{size} px wide" in note for note in told) == doubted
+
+
 @pytest.mark.parametrize(("table", "reason"), [
     (None, "no confusion of this judge on pictures as photograph is known"),
     (confusion_table(judge="another"), "no confusion of this judge"),
