@@ -38,6 +38,7 @@ from debiaslib.generate import SampleConfig, sample
 from debiaslib.judges import Judge, JudgeConfig, recalls
 from debiaslib.plots import GROUP_COLOURS, picture_grid
 from debiaslib.presets import data_root, get_preset, load_pipeline
+from debiaslib.widgets.alpha import AlphaExplorer
 
 plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False}
 
@@ -435,6 +436,32 @@ Markdown(f"Asked for an *elderly* woman, the generator draws faces read as {wome
 # Is it the generator, which learned from photographs in which age and gender go together? The judge, which reads age
 # from the same pixels? Or the selection? This table cannot tell. But one thing it does say: **even numbers on one
 # attribute promise nothing about another.**
+
+# %% [markdown]
+# ## 8. Where a default comes from
+#
+# Now change what the generator has seen. It was fine-tuned twice, each time on 100 faces of the pool: once on 20 read as men
+# and 80 as women, once on 80 and 20. Then 800 faces were drawn of each, with the neutral prompt and the same seeds.
+#
+# **Predict first.** How many of 100 will be read as men after the first training, how many after the second?
+
+# %%
+my_few, my_many = 20, 80
+
+# %%
+explorer = AlphaExplorer()
+explorer
+
+# %% [markdown]
+# A row is a seed, so the same noise. With Tab and the arrow keys, go to *men : women* and change the mix: who stays, who
+# becomes somebody else? Then move *alpha*, which is what this course is about: how strongly a method leans against the skew
+# of its training set, without being told who is a man or a woman.
+
+# %%
+few, many = (explorer.gallery.measured(ratio=ratio, alpha=0.0) for ratio in (0.25, 4))
+Markdown(f"Trained on 20 men of 100, the model draws **{100 * few['male_share']:.0f}** of 100 (you said {my_few}), with FD "
+         f"{few['fd']:.2f}; on 80, **{100 * many['male_share']:.0f}** (you said {my_many}), with FD {many['fd']:.2f}. The prompt "
+         "is the same, \"a human face\", and has no gender in it. The default came with the data.")
 
 # %% [markdown]
 # ## Quiz
