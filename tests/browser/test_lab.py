@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hands import explore
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from playwright.sync_api import TimeoutError as PatienceError
 
 WIDGET_NOTEBOOKS = ("02_indicator_design",)
@@ -91,3 +91,60 @@ def test_the_alpha_explorer_and_the_panel_of_notebook_04_answer(lab, seen, root:
     explore(page)
     page.get_by_role("button", name="generate").click()
     expect(page.get_by_text("4 drawn by the base model")).to_be_visible(timeout=60_000)
+
+
+EXPLORERS = {
+    "DatasetMixer": "from debiaslib.widgets.mixer import DatasetMixer\nDatasetMixer()",
+    "TrainingExplorer": """\
+from debiaslib.widgets.training import TrainingExplorer
+TrainingExplorer(*(pd.read_csv(RESULTS / f"full-pool/{name}.csv") for name in ("cells", "curves")))""",
+    "MetricExplorer": """\
+from debiaslib import claims
+from debiaslib.widgets.metrics import MetricExplorer
+MetricExplorer(pd.read_csv(RESULTS / "full-pool/cells.csv"), confusion=claims.read_confusion())""",
+    "ShiftExplorer": """\
+from debiaslib.widgets.rebalance import ShiftExplorer, shift_path
+targets = {share: [1 - share, share] for share in (0.3, 0.5, 0.7)}
+ShiftExplorer(shift_path(lambda wanted, shift: ([600 - 200 * shift, 400 + 200 * shift], 1 + shift), targets, shifts=[0, 0.5, 1],
+                         names=["younger", "older"]), target=0.5, shift=0.5)""",
+    "AuditExplorer": """\
+from debiaslib.audit_results import read_pictures, tidy
+from debiaslib.widgets.audit import AuditExplorer
+AuditExplorer(pd.concat([tidy(part).assign(set=name) for name, part in read_pictures(RESULTS / "audit").groupby("set", sort=False)]))""",
+    "BudgetExplorer": """\
+from debiaslib.widgets.budget import BudgetExplorer
+BudgetExplorer(pd.read_csv(next((RESULTS / "sd15_budget").glob("*.csv"))), scatter=0.03, recalls=(0.85, 0.83))""",
+}
+
+
+def test_each_slider_of_the_other_widgets_is_answered(lab, seen, root: Path):
+    address, folder = lab
+    setup = "import pandas as pd\nfrom debiaslib.presets import data_root\nRESULTS = data_root() / 'results'"
+    cells = [{"cell_type": "code", "execution_count": None, "id": f"cell-{number}", "metadata": {}, "outputs": [], "source": source}
+             for number, source in enumerate([setup, *EXPLORERS.values()])]
+    kernel = json.loads((root / "notebooks/00_tour.ipynb").read_text(encoding="utf-8"))["metadata"]["kernelspec"]
+    content = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    (folder / "explorers.ipynb").write_text(json.dumps(content), encoding="utf-8")
+    page = seen.page
+    open_notebook(page, address, "explorers.ipynb")
+    run_all(page, folder / "explorers.ipynb")
+    for number, name in enumerate(EXPLORERS, start=1):
+        cell = page.locator(".jp-NotebookPanel:visible .jp-Cell").nth(number)
+        handles = cell.locator(".noUi-handle")
+        expect(handles.first, name).to_be_visible(timeout=60_000)
+        for place in range(handles.count()):
+            move(cell, handles.nth(place))
+
+
+def move(cell: Locator, handle: Locator) -> None:
+    """One step by keyboard, up or, at the upper end, down; the reading must change."""
+    reading, last = cell.locator(".widget-html-content"), cell.locator(".widget-html-content").all_inner_texts()
+    handle.scroll_into_view_if_needed(timeout=60_000)
+    handle.focus()
+    for key in ("ArrowRight", "ArrowLeft"):
+        handle.press(key)
+        for _ in range(30):
+            if reading.all_inner_texts() != last:
+                return
+            cell.page.wait_for_timeout(100)
+    raise AssertionError(f"{handle.get_attribute('aria-valuetext')}: the reading stays {last}")
