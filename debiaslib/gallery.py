@@ -1,6 +1,6 @@
 """Same-seed faces along alpha: adapters switched and blended on one pipeline, and a small cache of such faces that ships.
 
-`python -m debiaslib.gallery --sweep runs/full-pool --indicator literal --ratio .25 4 --out data/gallery` makes the cache
+`python -m debiaslib.gallery --sweep runs/pool-density --indicator density --ratio .25 4 --out data/gallery` makes the cache
 from a finished sweep. Only adapters that were trained on the face pool are taken: what is kept comes from no photograph.
 """
 
