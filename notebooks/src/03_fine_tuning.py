@@ -469,7 +469,7 @@ rows, judge = pd.read_csv(RESULTS / "evidence/cells.csv"), read_confusion()
 decided = rows["n"] - rows["abstained"]
 rows["share drawn"] = [corrected_share(share * n, n, recall_men=judge.recall_men, recall_women=judge.recall_women)
                        for share, n in zip(rows["male_share"], decided, strict=True)]
-ends = rows[rows["alpha"].isin([0, 0.1]) & rows["ratio"].isin([0.25, 4]) & (rows["indicator"] != "literal")]
+ends = rows[rows["ratio"].isin([0.25, 4]) & (rows["alpha"] == np.where(rows["indicator"] == "none", 0, 0.1))]
 table = ends.groupby(["ratio", "indicator"]).agg(
     trainings=("seed", "size"), aimed_at=("p_eff", "mean"), drawn=("share drawn", "mean"), spread=("share drawn", "std"),
     effective_sample=("ess", "mean"), faces_found=("face_rate", "mean"), fit=("fit_loss", "mean"))
