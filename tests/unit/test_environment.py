@@ -195,5 +195,5 @@ def _third_party_imports(files: list[Path]) -> set[str]:
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names.add(node.module.partition(".")[0])
-    own = {file.stem for file in files if "tests" in file.parts}
+    own = {name for file in files if "tests" in file.parts for name in (file.stem, file.parent.name)}
     return names - sys.stdlib_module_names - own - {"debiaslib", "tests"}
