@@ -174,8 +174,6 @@ def disparities(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     difference with low and high (Newcombe 1998), p (Fisher's exact test) and p_holm: Holm's over every row of the result at
     once (1979), so that one false alarm anywhere has a chance of at most 1 - `level`; `differs` says p_holm < 1 - `level`.
     """
-    from statsmodels.stats.multitest import multipletests
-
     rows = []
     for (name, by), part in table[table["by"] != "all"].groupby(["classifier", "by"], sort=False):
         counts = {"error": (part["wrong"], part["decided"]), "abstention": (part["n"] - part["decided"], part["n"])}
@@ -185,11 +183,19 @@ def disparities(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
                              **_against_rest(int(k), int(m), int(hits.sum() - k), int(n.sum() - m), level)})
     columns = ["classifier", "by", "group", "metric", "share", "rest", "difference", "low", "high", "p"]
     out = pd.DataFrame(rows, columns=columns)
-    tested = out["p"].notna()
-    out["p_holm"] = np.nan
-    if tested.any():
-        out.loc[tested, "p_holm"] = multipletests(out.loc[tested, "p"], method="holm")[1]
+    out["p_holm"] = holm(out["p"])
     return out.assign(differs=out["p_holm"] < 1 - level)
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Holm's corrected p (1979), float (N,), NaN staying NaN and counting as no test."""
+    from statsmodels.stats.multitest import multipletests
+
+    p = np.asarray(p, float)
+    out, tested = np.full(len(p), np.nan), ~np.isnan(p)
+    if tested.any():
+        out[tested] = multipletests(p[tested], method="holm")[1]
+    return out
 
 
 def _against_rest(k: int, n: int, others: int, rest: int, level: float) -> dict[str, float]:

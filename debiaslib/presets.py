@@ -189,12 +189,17 @@ def encode_latents(vae, pixels: np.ndarray, *, batch: int | None = None, progres
 
     `batch` pictures at once: by default 64 of 64 px, and of larger ones so many fewer that they need no more memory.
     """
-    batch = batch or max(1, 64 * 64**2 // max(64**2, pixels.shape[1] * pixels.shape[2]))
+    batch = batch or encoded_at_once(*pixels.shape[1:3])
     parts = []
     for start in tqdm(range(0, len(pixels), batch), desc="encode", disable=not progress):
         images = to_images(pixels[start:start + batch]).to(vae.device)
         parts.append(vae.encode(images).latent_dist.mean.float().cpu() * vae.config.scaling_factor)
     return torch.cat(parts)
+
+
+def encoded_at_once(height: int, width: int) -> int:
+    """How many pictures `encode_latents` takes at once: 64 of 64 px, and of larger ones so many fewer."""
+    return max(1, 64 * 64**2 // max(64**2, height * width))
 
 
 def sha256(path: Path) -> str:

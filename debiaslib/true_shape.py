@@ -31,7 +31,7 @@ from debiaslib.atomic import publish, replacing, write_whole
 from debiaslib.captions import byte_pairs, caption_words
 from debiaslib.errors import InputError
 from debiaslib.finetune import FinetuneConfig, add_adapter, frozen_factors
-from debiaslib.presets import PRESETS, Preset, fast_precision, quiet_loading
+from debiaslib.presets import PRESETS, Preset, encoded_at_once, fast_precision, quiet_loading
 
 BUDGET_SIZES = (256, 384, 512, 768)
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -213,11 +213,6 @@ def encoding_memory(preset: Preset | None = None, *, shape: Shape = PUBLISHED) -
         with torch.no_grad(), LiveBytes() as encode:
             parts["vae"].encode(pixels)
     return {"weights": weights, "encode": encode.most}
-
-
-def encoded_at_once(height: int, width: int) -> int:
-    """As many pictures as `presets.encode_latents` takes at once."""
-    return max(1, 64 * 64**2 // max(64**2, height * width))
 
 
 def operations(preset: Preset | None = None, *, shape: Shape = PUBLISHED, **changes) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """Whom does a classifier fail? Its threshold of confidence and the noise of the truth, against its error by subgroup."""
 
-from collections.abc import Sequence
 from functools import partial
 from html import escape
 
@@ -8,10 +7,11 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 
+from debiaslib.audit import holm
 from debiaslib.errors import InputError
 from debiaslib.plots import GROUP_COLOURS
 from debiaslib.subgroups import SUBGROUP
-from debiaslib.widgets.parts import WithReading, said
+from debiaslib.widgets.parts import Explorer, need_columns, row_of, table_of
 
 COLUMNS = ("set", "classifier", "score", "truth", SUBGROUP)
 WIDTH = 260
@@ -57,35 +57,19 @@ def errors_at(readings: pd.DataFrame, *, threshold: float = 0.5, noise: float = 
     return table.assign(p_holm=holm(table["p"]))
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
-    """Holm's corrected p (1979), NaN staying NaN: the k-th smallest of m times m - k + 1, never below the one before it."""
-    p = np.asarray(p, float)
-    out, places = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
-    order = places[np.argsort(p[places], kind="stable")]
-    out[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
-    return out
-
-
 def reading(readings: pd.DataFrame, *, faces: str, classifier: str, threshold: float, noise: float) -> str:
     """`errors_at` of one set and classifier as an HTML table: bars with intervals, and the error without the noise.
 
     Raises InputError when a column is missing, or that classifier did not read that set.
     """
-    missing = [column for column in COLUMNS if column not in readings]
-    if missing:
-        raise InputError(f"readings: no column {missing[0]!r} among {', '.join(map(str, readings))}. Give "
-                         f"{', '.join(COLUMNS)}.")
+    need_columns("readings", readings, COLUMNS)
     rows = readings[(readings["set"] == faces) & (readings["classifier"] == classifier)]
     if rows.empty:
         raise InputError(f"{classifier} did not read the set {faces!r}. Choose another set or classifier.")
     table = errors_at(rows, threshold=threshold, noise=noise).sort_values("error", ascending=False, kind="stable")
     most = float(np.nanmax([*table["high"].dropna(), 0.05]))
     heads = ("subgroup", "silent", f"error (axis: 0 to {most:.2f})", "measured [95 %]", "noise taken out", "differs")
-    head = "".join(f'<th style="text-align:left; padding:2px 12px 2px 0">{name}</th>' for name in heads)
-    body = "".join(_row(row, most) for row in table.itertuples())
-    return (f'<table style="border-collapse:collapse; font-size:14px"><caption style="text-align:left; padding-bottom:4px">'
-            f"{_caption(table, faces, classifier, threshold, noise)}</caption><thead><tr>{head}</tr></thead>"
-            f"<tbody>{body}</tbody></table>")
+    return table_of(_caption(table, faces, classifier, threshold, noise), heads, (_row(row, most) for row in table.itertuples()))
 
 
 def _caption(table: pd.DataFrame, faces: str, classifier: str, threshold: float, noise: float) -> str:
@@ -113,38 +97,26 @@ def _row(row, most: float) -> str:
         flag = "yes, after Holm" if row.p_holm < 0.05 else "only by itself" if row.p < 0.05 else ""
         cells = (escape(str(row.group)), silent, bar, f"{row.error:.3f} [{row.low:.3f}, {row.high:.3f}]",
                  f"{row.corrected:.3f}", flag)
-    return "<tr>" + "".join(f'<td style="text-align:left; padding:2px 12px 2px 0">{cell}</td>' for cell in cells) + "</tr>"
+    return row_of(cells, padding=2)
 
 
-class AuditExplorer(WithReading):
+class AuditExplorer(Explorer):
     """Buttons for the set and the classifier, sliders for the threshold and the truth's noise, above a `reading`.
 
     `readings`: set, classifier, score, truth and subgroup, a row a picture and classifier.
     """
 
     def __init__(self, readings: pd.DataFrame):
-        self.read = partial(reading, readings)
         sets, names = (list(dict.fromkeys(readings[name])) for name in ("set", "classifier"))
-        self.faces = ipywidgets.ToggleButtons(options=sets, description="faces")
-        self.classifier = ipywidgets.ToggleButtons(options=names, description="classifier")
-        self.threshold = _slider("confidence", least=0.5, most=0.95, step=0.05)
-        self.noise = _slider("truth wrong", least=0.0, most=0.2, step=0.01)
-        self.readout = ipywidgets.HTML()
-        super().__init__([self.faces, self.classifier, self.threshold, self.noise, self.readout])
-        for control in (self.faces, self.classifier, self.threshold, self.noise):
-            control.observe(self._show, names="value")
-        self._show()
+        super().__init__(partial(reading, readings), {
+            "faces": ipywidgets.ToggleButtons(options=sets, description="faces"),
+            "classifier": ipywidgets.ToggleButtons(options=names, description="classifier"),
+            "threshold": _slider("confidence", least=0.5, most=0.95, step=0.05),
+            "noise": _slider("truth wrong", least=0.0, most=0.2, step=0.01)})
 
     def __repr__(self) -> str:
         return (f"{type(self).__name__}(faces={self.faces.value!r}, classifier={self.classifier.value!r}, "
                 f"threshold={self.threshold.value:.2f}, noise={self.noise.value:.2f})")
-
-    def _show(self, _change: dict | None = None) -> None:
-        try:
-            self.readout.value = self.read(faces=self.faces.value, classifier=self.classifier.value,
-                                           threshold=self.threshold.value, noise=self.noise.value)
-        except InputError as error:
-            self.readout.value = said(str(error), ok=False)
 
 
 def _slider(name: str, *, least: float, most: float, step: float) -> ipywidgets.SelectionSlider:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from debiaslib.errors import InputError
 from debiaslib.fairness import null_band
+from debiaslib.widgets.parts import Explorer, need_columns, slider_of
 
 COLUMNS = ("image_size", "checkpointing", "rank", "weights", "adapter", "step", "encode", "draw_weights", "draw_unet",
            "draw_decode", "draw_batch", "train", "unet", "decode")
@@ -119,53 +120,39 @@ def reading(table: pd.DataFrame, plan: Plan, *, scatter: float = 0.0, recalls: t
     return f'<table style="border-collapse:collapse; font-size:14px"><tbody>{body}</tbody></table>'
 
 
-class BudgetExplorer(ipywidgets.VBox):
+class BudgetExplorer(Explorer):
     """Sliders for a `Plan` above its `reading`; the counts come from `table` (`true_shape.budget_table`'s)."""
 
     def __init__(self, table: pd.DataFrame, *, scatter: float = 0.0, recalls: tuple[float, float] = (1.0, 1.0),
                  plan: Plan | None = None):
-        self.table, self.doubt, self.plan = table, {"scatter": scatter, "recalls": recalls}, plan or Plan()
-        sizes = sorted(set(table["image_size"].tolist())) if "image_size" in table else [self.plan.image_size]
-        self.controls = {
-            "card": _slider("card, GB", (6, 8, 12, 16, 24, 48, 80), self.plan.card),
-            "speed": _slider("10^12 op/s", (2, 5, 10, 20, 50, 100, 200, 400), self.plan.speed),
-            "image_size": _slider("picture, px", sizes, self.plan.image_size),
-            "rank": _slider("rank", (4, 8, 16, 32, 64, 128), self.plan.rank),
-            "settings": _slider("settings", (2, 4, 6, 12, 24), self.plan.settings),
-            "trainings": _slider("trainings", (1, 2, 3, 5, 10), self.plan.trainings),
-            "pictures": _slider("pictures", (50, 100, 200, 400, 800, 1600, 3200), self.plan.pictures),
-            "checkpointing": ipywidgets.Checkbox(value=self.plan.checkpointing, description="compute activations twice"),
-        }
-        self.readout = ipywidgets.HTML(reading(table, self.plan, **self.doubt))
-        super().__init__([*self.controls.values(), self.readout])
-        for control in self.controls.values():
-            control.observe(self._show, names="value")
+        self._start = plan = plan or Plan()
+        sizes = sorted(set(table["image_size"].tolist())) if "image_size" in table else [plan.image_size]
+        super().__init__(lambda **values: reading(table, replace(plan, **values), scatter=scatter, recalls=recalls), {
+            "card": _slider("card, GB", (6, 8, 12, 16, 24, 48, 80), plan.card),
+            "speed": _slider("10^12 op/s", (2, 5, 10, 20, 50, 100, 200, 400), plan.speed),
+            "image_size": _slider("picture, px", sizes, plan.image_size),
+            "rank": _slider("rank", (4, 8, 16, 32, 64, 128), plan.rank),
+            "settings": _slider("settings", (2, 4, 6, 12, 24), plan.settings),
+            "trainings": _slider("trainings", (1, 2, 3, 5, 10), plan.trainings),
+            "pictures": _slider("pictures", (50, 100, 200, 400, 800, 1600, 3200), plan.pictures),
+            "checkpointing": ipywidgets.Checkbox(value=plan.checkpointing, description="compute activations twice"),
+        })
 
-    def __repr__(self) -> str:
-        return "BudgetExplorer(" + ", ".join(f"{name}={control.value:g}" for name, control in self.controls.items()) + ")"
-
-    def _repr_mimebundle_(self, **options) -> dict:
-        """The widget, and beside it its present reading, for viewers that draw no widgets."""
-        return super()._repr_mimebundle_(**options) | {"text/html": self.readout.value}
-
-    def _show(self, _change: dict) -> None:
-        self.plan = replace(self.plan, **{name: control.value for name, control in self.controls.items()})
-        self.readout.value = reading(self.table, self.plan, **self.doubt)
+    @property
+    def plan(self) -> Plan:
+        """What the controls stand for."""
+        return replace(self._start, **self.values)
 
 
 _CELL = "text-align:left; padding:3px 14px 3px 0"
 
 
 def _slider(name: str, values: Sequence[float], value: float) -> ipywidgets.SelectionSlider:
-    values = sorted({*values, value})
-    return ipywidgets.SelectionSlider(options=[(f"{each:g}", each) for each in values], value=value, description=name)
+    return slider_of(name, sorted({*values, value}), value)
 
 
 def _row(table: pd.DataFrame, plan: Plan) -> pd.Series:
-    missing = [column for column in COLUMNS if column not in table]
-    if missing:
-        raise InputError(f"budget: no column {missing[0]!r} among {', '.join(map(str, table))}. Give the table that "
-                         "`python -m debiaslib.true_shape --budget` writes.")
+    need_columns("budget", table, COLUMNS, give="the table that `python -m debiaslib.true_shape --budget` writes")
     rows = table[(table["image_size"] == plan.image_size) & (table["checkpointing"].astype(bool) == plan.checkpointing)]
     if rows.empty:
         known = ", ".join(map(str, sorted(set(table["image_size"]))))

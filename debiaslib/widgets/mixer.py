@@ -11,7 +11,7 @@ import pandas as pd
 from debiaslib.errors import InputError
 from debiaslib.faces import draw_subset, read_metadata
 from debiaslib.presets import data_root
-from debiaslib.widgets.parts import WithReading, file_uri
+from debiaslib.widgets.parts import WithReading, file_uri, need_columns
 
 RATIOS = (1 / 9, 0.25, 0.5, 1.0, 2.0, 4.0, 9.0)
 SIZES = (50, 100, 200, 400)
@@ -28,8 +28,7 @@ def mix(pool: pd.DataFrame, *, ratio: float, size: int, seed: int = 0) -> pd.Dat
     `pool` has the columns file_name, perceived_gender and perceived_age. Raises InputError when one is missing, or the pool
     cannot give such a set (saying which size it can).
     """
-    if missing := [column for column in COLUMNS if column not in pool]:
-        raise InputError(f"pool: no column {missing[0]!r} among {', '.join(map(str, pool))}. Give {', '.join(COLUMNS)}.")
+    need_columns("pool", pool, COLUMNS)
     pool = pool.reset_index(drop=True)
     return pool.iloc[draw_subset(pool, ratio=ratio, size=size, seed=seed, column="perceived_gender")]
 

@@ -4,12 +4,13 @@ import base64
 import io
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 import ipywidgets
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from debiaslib.errors import InputError
@@ -19,6 +20,8 @@ Work = Callable[[OnStep], str]
 """Does something, tells `OnStep` how far it is, and returns what to say at the end."""
 FRAME = (213, 94, 0)
 """Okabe and Ito's vermilion, around what is chosen."""
+BAR, MARK = "#0072B2", "#D55E00"
+"""Okabe and Ito's blue and vermilion: told apart by every kind of eye."""
 MARGIN, HEAD = 40, 30
 """Pixels left of a grid and above it, for its names; a name above may have two lines."""
 
@@ -97,31 +100,78 @@ class WithReading(ipywidgets.VBox):
 
 
 class Explorer(WithReading):
-    """A slider for alpha and buttons for the ratio above what `read(ratio=, alpha=)` says, all of it computed beforehand.
+    """Controls above what `read` says of their values, which it takes by the controls' names; each is an attribute as well.
 
     What `read` cannot give is said in words in its place.
     """
 
-    def __init__(self, read: Callable[..., str], *, alphas: Sequence[float], ratios: Sequence[float], alpha: float):
-        self.read = read
-        self.alpha = ipywidgets.SelectionSlider(options=[(f"{value:g}", value) for value in alphas], value=alpha,
-                                                description="alpha")
-        self.ratio = ipywidgets.ToggleButtons(options=[(f"{value:g}", value) for value in ratios], description="men : women",
-                                              style={"button_width": "4em"})
-        self.readout = ipywidgets.HTML()
-        super().__init__([self.alpha, self.ratio, self.readout])
-        for control in (self.alpha, self.ratio):
+    def __init__(self, read: Callable[..., str], controls: Mapping[str, ipywidgets.ValueWidget]):
+        self.read, self.controls, self.readout = read, dict(controls), ipywidgets.HTML()
+        for name, control in self.controls.items():
+            setattr(self, name, control)
+        super().__init__([*self.controls.values(), self.readout])
+        for control in self.controls.values():
             control.observe(self._show, names="value")
         self._show()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(alpha={self.alpha.value:g}, ratio={self.ratio.value:g})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value:g}' for name, value in self.values.items())})"
+
+    @property
+    def values(self) -> dict:
+        """What the controls say, by name."""
+        return {name: control.value for name, control in self.controls.items()}
 
     def _show(self, _change: dict | None = None) -> None:
         try:
-            self.readout.value = self.read(ratio=self.ratio.value, alpha=self.alpha.value)
+            self.readout.value = self.read(**self.values)
         except InputError as error:
             self.readout.value = said(str(error), ok=False)
+
+
+def slider_of(name: str, values: Sequence[float], value: float) -> ipywidgets.SelectionSlider:
+    """A slider that stops at `values`, as short as they can be written."""
+    return ipywidgets.SelectionSlider(options=[(f"{each:g}", each) for each in values], value=value, description=name)
+
+
+def buttons_of(name: str, values: Sequence[float], value: float) -> ipywidgets.ToggleButtons:
+    """A button for each of a few `values`."""
+    return ipywidgets.ToggleButtons(options=[(f"{each:g}", each) for each in values], value=value, description=name,
+                                    style={"button_width": "4em"})
+
+
+def alpha_and_ratio(*, alphas: Sequence[float], ratios: Sequence[float], alpha: float) -> dict[str, ipywidgets.ValueWidget]:
+    """The controls of whatever was computed for several alphas and mixes."""
+    return {"alpha": slider_of("alpha", alphas, alpha), "ratio": buttons_of("men : women", ratios, ratios[0])}
+
+
+def need_columns(what: str, table: pd.DataFrame, columns: Sequence[str], *, give: str | None = None) -> None:
+    """Raises InputError where `table` lacks one of `columns`, and says to `give` these, or something better."""
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise InputError(f"{what}: no column {missing[0]!r} among {', '.join(map(str, table))}. "
+                         f"Give {give or ', '.join(columns)}.")
+
+
+def table_of(caption: str, heads: Sequence[str], rows: Iterable[str]) -> str:
+    """An HTML table; `rows` as `row_of` makes them, all of it ready as HTML."""
+    head = "".join(f'<th style="text-align:left; padding:2px 12px 2px 0">{name}</th>' for name in heads)
+    return (f'<table style="border-collapse:collapse; font-size:14px"><caption style="text-align:left; padding-bottom:4px">'
+            f"{caption}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
+
+
+def row_of(cells: Iterable[str], *, padding: int = 3) -> str:
+    """A row of HTML cells, `padding` pixels above and below."""
+    style = f"text-align:left; padding:{padding}px 12px {padding}px 0"
+    return "<tr>" + "".join(f'<td style="{style}">{cell}</td>' for cell in cells) + "</tr>"
+
+
+def marked_bar(part: float, mark: float) -> str:
+    """A bar filled to `part` of 1, with an upright line at `mark`."""
+    return (f'<div style="position:relative; width:240px; height:12px; border:1px solid currentColor" aria-hidden="true">'
+            f'<div style="width:{100 * part:.0f}%; height:100%; background:{BAR}"></div>'
+            f'<div style="position:absolute; left:{100 * mark:.0f}%; top:-3px; width:2px; height:18px; background:{MARK}">'
+            "</div></div>")
 
 
 def picture_box(*, shown: bool = True) -> ipywidgets.Image:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from debiaslib.errors import InputError
-from debiaslib.widgets.parts import Explorer
+from debiaslib.widgets.parts import Explorer, alpha_and_ratio
 
 CURVES = {"denoising": "denoising loss", "cross_entropy": "cross-entropy", "indicator_accuracy": "indicator's accuracy"}
 DRAWN = {"male_share": "read as men, of those decided", "fd_corrected": "FD, corrected for the judge",
@@ -40,7 +40,7 @@ class TrainingExplorer(Explorer):
 
     def __init__(self, rows: pd.DataFrame, curves: pd.DataFrame):
         alphas, ratios = (sorted(set(rows[name])) for name in ("alpha", "ratio"))
-        super().__init__(partial(training_reading, rows, curves), alphas=alphas, ratios=ratios, alpha=alphas[-1])
+        super().__init__(partial(training_reading, rows, curves), alpha_and_ratio(alphas=alphas, ratios=ratios, alpha=alphas[-1]))
 
 
 def _curve(curves: pd.DataFrame, ratio: float, alpha: float, name: str) -> pd.Series:
