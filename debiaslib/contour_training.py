@@ -170,7 +170,7 @@ def predict(pipe: StableDiffusionPipeline, controlnet: ControlNetModel, noisy: t
     device = pipe.device
     condition = torch.from_numpy(lines).to(device)[:, None].expand(-1, 3, -1, -1).float() / 255
     condition, noisy = (part.contiguous(memory_format=torch.channels_last) for part in (condition, noisy))
-    with torch.autocast(device.type, torch.bfloat16), training_attention(device):
+    with torch.autocast(device.type, torch.bfloat16), training_attention(controlnet, pipe.unet):
         with torch.no_grad():
             text = pipe.text_encoder(tokens.to(device))[0]
         down, middle = controlnet(noisy, timesteps, text, condition, return_dict=False)

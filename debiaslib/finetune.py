@@ -19,6 +19,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast, reduce
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
@@ -188,7 +189,8 @@ def begin(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: FinetuneC
     if state.num_processes > 1:
         for weight in weights:
             weight.data.copy_(broadcast(weight.data))
-    optimizer = torch.optim.AdamW(weights, config.learning_rate, betas=(0.9, 0.999), weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(weights, config.learning_rate, betas=(0.9, 0.999), weight_decay=config.weight_decay,
+                                  fused=True)
     return Run(unet=unet, indicator=indicator, optimizer=optimizer, weights=weights, data=data, scheduler=pipe.scheduler,
                chances=indicator.weights(data.faces.shape[1]), config=config, state=state,
                prompts=encode_prompts(pipe, config.prompt).to(unet.device))
@@ -243,6 +245,9 @@ def add_adapter(unet: torch.nn.Module, config: FinetuneConfig) -> torch.nn.Modul
     unet.requires_grad_(False)
     unet.add_adapter(LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=list(config.lora_targets),
                                 init_lora_weights="gaussian"))
+    for layer in unet.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.cast_input_dtype_enabled = False  # to fp32, only for autocast to cast it back to these very numbers
     if config.checkpointing:
         unet.enable_gradient_checkpointing()
     return unet.train()
@@ -289,7 +294,7 @@ def update(run: Run, step: int) -> dict[str, float]:
             continue
         share = drawn[1][mine].sum().item() / config.batch / config.accumulation
         latents, is_face, noise, timesteps, dropped = (part[mine].to(device) for part in drawn)
-        with training_attention(device):  # the backward pass too: checkpointing computes forward passes in it
+        with training_attention(run.unet):  # the backward pass too: checkpointing computes forward passes in it
             with fast_precision(device, precision=config.precision):
                 noisy = run.scheduler.add_noise(latents, noise, timesteps)
                 predicted = run.unet(noisy, timesteps, run.prompts[dropped]).sample

@@ -180,7 +180,7 @@ def _denoiser_step(model, tokenizer, scheduler, latents, records, optimizer, con
     mine = slice(state.process_index, None, state.num_processes)
     clean, noise, timesteps, tokens = clean[mine], noise[mine], timesteps[mine], tokens[mine]
     noisy = scheduler.add_noise(clean, noise, timesteps).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16), training_attention(device):
+    with torch.autocast(device.type, torch.bfloat16), training_attention(model["unet"]):
         context = model["text_encoder"](tokens)[0]
         predicted = model["unet"](noisy, timesteps, context).sample
     snr = compute_snr(scheduler, timesteps)
