@@ -8,8 +8,10 @@ both together: every gender, age and ethnicity word equally often.
 import argparse
 import json
 import sys
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
@@ -18,8 +20,7 @@ from debiaslib.__main__ import guarded
 from debiaslib.atomic import replacing, write_whole
 from debiaslib.errors import InputError
 from debiaslib.faces import read_metadata, read_pixels
-from debiaslib.generate import SampleConfig, denoise, encode
-from debiaslib.pool import ASKED, PoolConfig, prompts
+from debiaslib.pool import ASKED, PoolConfig, draw_asked, plan
 from debiaslib.presets import data_root, load_pipeline, one_thread
 from debiaslib.quality import image_hash
 
@@ -29,12 +30,9 @@ RECORD = "balanced.json"
 def candidates(chunks: int, config: PoolConfig | None = None) -> pd.DataFrame:
     """prompt, seed and file_name of the first `chunks` rounds of the pool's drawing, kept or not, a row a picture."""
     config, rows = config or PoolConfig(), []
-    kinds = {gender: [prompt for who, prompt in prompts() if who == gender] for gender in ASKED}
-    for number in range(chunks):
-        for place, (_, asked) in enumerate(kinds.items()):
-            first = config.seed + len(asked) * config.draws_a_prompt * (len(ASKED) * number + place)
-            rows += [(asked[index // config.draws_a_prompt], first + index)
-                     for index in range(len(asked) * config.draws_a_prompt)]
+    for number, gender in product(range(chunks), ASKED):
+        kinds, asked, seeds = plan(gender, number, config)
+        rows += zip(np.take(kinds, asked), seeds, strict=True)
     frame = pd.DataFrame(rows, columns=["prompt", "seed"])
     return frame.assign(file_name=[f"images/{index:05d}.jpg" for index in range(len(frame))])
 
@@ -85,15 +83,11 @@ def _draw_missing(missing: pd.DataFrame, out: Path, model: str, pool: PoolConfig
     if missing.empty:
         return
     pipe = load_pipeline(model)
-    config = SampleConfig(prompt="", steps=pool.steps, guidance=pool.guidance, batch=pool.batch)
-    kinds = sorted(set(missing["prompt"]))
-    encoded = encode(pipe, kinds, config=config)
-    for start in tqdm(range(0, len(missing), config.batch), desc="pictures", disable=not progress):
-        part = missing.iloc[start:start + config.batch]
-        asked = [kinds.index(prompt) for prompt in part["prompt"]]
-        texts = tuple(text if text is None else text[asked] for text in encoded)
-        pictures = denoise(pipe, texts, seeds=part["seed"].tolist(), config=config)
-        for picture, name in zip(pictures, part["file_name"], strict=True):
+    for start in tqdm(range(0, len(missing), pool.batch), desc="pictures", disable=not progress):
+        part = missing.iloc[start:start + pool.batch]
+        asked, kinds = pd.factorize(part["prompt"])
+        for picture, name in zip(draw_asked(pipe, list(kinds), asked, part["seed"].to_numpy(), pool), part["file_name"],
+                                 strict=True):
             with replacing(out / name) as partial:
                 Image.fromarray(picture).save(partial, format="JPEG", quality=95, subsampling=0)
 

@@ -99,6 +99,14 @@ def prompts() -> list[tuple[str, str]]:
             for age, race, gender in product(AGES, RACES, ASKED)]
 
 
+def plan(gender: str, number: int, config: PoolConfig) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """What chunk `number` of a gender asks for: its prompts, and of each picture the number of its prompt and its seed (N,)."""
+    kinds = [prompt for who, prompt in prompts() if who == gender]
+    asked = np.repeat(np.arange(len(kinds)), config.draws_a_prompt)
+    first = config.seed + len(asked) * (len(ASKED) * number + list(ASKED).index(gender))
+    return kinds, asked, np.arange(len(asked)) + first
+
+
 @cache
 def _tools(model: str) -> tuple[StableDiffusionPipeline, Judge]:
     """Pipeline and judge, once a worker, on one thread: two such workers draw faster than one on two threads."""
@@ -110,11 +118,8 @@ def draw_chunk(chunk: Chunk) -> Chunk:
     """Draw and judge one chunk into its file, unless it lies there already. Seeds do not depend on who draws when."""
     if not chunk.is_drawn():
         pipe, judge = _tools(chunk.model)
-        config, kinds = chunk.config, [prompt for gender, prompt in prompts() if gender == chunk.gender]
-        asked = np.repeat(np.arange(len(kinds)), config.draws_a_prompt)
-        first = config.seed + len(asked) * (len(ASKED) * chunk.number + list(ASKED).index(chunk.gender))
-        seeds = np.arange(len(asked)) + first
-        pictures = _draw(pipe, kinds, asked, seeds, config)
+        config, (kinds, asked, seeds) = chunk.config, plan(chunk.gender, chunk.number, chunk.config)
+        pictures = draw_asked(pipe, kinds, asked, seeds, config)
         rows = judge.judge(pictures).assign(prompt=np.take(kinds, asked), asked=ASKED[chunk.gender], seed=seeds)
         rows["kept"] = rows["face"] & (rows["confidence"] >= config.min_confidence) & (rows["perceived"] == rows["asked"])
         columns = {name: np.array(rows[name].tolist()) for name in rows}  # plain types: nothing is pickled
@@ -123,7 +128,7 @@ def draw_chunk(chunk: Chunk) -> Chunk:
     return chunk
 
 
-def _draw(pipe, kinds: list[str], asked: np.ndarray, seeds: np.ndarray, config: PoolConfig) -> np.ndarray:
+def draw_asked(pipe, kinds: list[str], asked: np.ndarray, seeds: np.ndarray, config: PoolConfig) -> np.ndarray:
     """uint8 (N, H, W, 3): picture i of prompt `kinds[asked[i]]` from `seeds[i]`, several prompts in a batch."""
     settings = SampleConfig(prompt="", steps=config.steps, guidance=config.guidance, batch=config.batch)
     encoded = encode(pipe, kinds, config=settings)

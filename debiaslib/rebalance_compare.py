@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -251,7 +252,7 @@ def read_methods(generator: LatentGenerator, found: Rebalancer, target: np.ndarr
     reference = features(plain(generator)(n, seed + n).images)
     known, rows, scores = None if embed is None else embed(base), [], {}
     for name, method in methods.items():
-        drawn, spent = _timed(method, n, seed, judge)
+        drawn, spent = _timed(lambda method=method: method(n, seed), judge)
         row = {"method": name, "n": len(drawn.images)}
         for one, role in ((judge, "confirming"), (second, "scoring")):
             scores[name, role] = read_scores(one, drawn.images, found.cells.attributes)
@@ -260,8 +261,8 @@ def read_methods(generator: LatentGenerator, found: Rebalancer, target: np.ndarr
         row |= _quality(features(drawn.images), reference)
         row["identity_change"] = _identity_change(known, embed, drawn) if embed else np.nan
         per = 1000 / len(drawn.images)
-        row |= {"seconds": spent[0] * per, "cpu_seconds": spent[1] * per, "calls": drawn.calls * per,
-                "calls_fitting": found.record.get("calls", 0) if name in FITTED else 0}
+        row |= {key: value * per for key, value in spent.items()} | {
+            "calls": drawn.calls * per, "calls_fitting": found.record.get("calls", 0) if name in FITTED else 0}
         rows.append(row)
     table = pd.DataFrame(rows)
     return table.assign(spread_ratio=table["spread"] / _spread(reference)), scores, base
@@ -274,12 +275,16 @@ def _feature_reader(extractor) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: quality.extract(images, extractor=extractor).pool
 
 
-def _timed(method: Method, n: int, seed: int, judge) -> tuple[Drawn, tuple[float, float]]:
-    """What a method drew, and the seconds and processor seconds it took; what a judge remembered counts as read anew."""
+def _timed(work: Callable[[], Any], judge=None) -> tuple[Any, dict[str, float]]:
+    """What `work` returns, and the seconds and processor seconds it took; what a judge remembered counts as read anew."""
     began = time.perf_counter(), time.process_time(), getattr(judge, "spared", 0.0)
-    drawn = method(n, seed)
+    result = work()
     spared = getattr(judge, "spared", 0.0) - began[2]
-    return drawn, (time.perf_counter() - began[0] + spared, time.process_time() - began[1] + spared)
+    return result, {"seconds": time.perf_counter() - began[0] + spared, "cpu_seconds": time.process_time() - began[1] + spared}
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 1) for name, value in seconds.items()}
 
 
 def _quality(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
@@ -315,6 +320,8 @@ TABLES = ("comparison", "shares", "agreement", "generators", "boundaries", "fits
 """What `main` writes, a CSV each with a first column `run`; the rows of other runs stay."""
 SCORED_FROM = 5 * 10**6
 """Where the seeds of pictures that are scored begin: none was seen while fitting."""
+FITTING = ("fit_samples", "codes", "calibration", "least_codes", "components", "seed", "least_accuracy", "margin", "most_margin")
+"""Of `RebalanceConfig`, what the command line knows."""
 RARE = 0.02
 """A combination that the confirming judge sees in fewer of the plain samples is a fine subgroup."""
 
@@ -444,10 +451,7 @@ def measure_run(generator: LatentGenerator, cells_and_target: tuple, tools: Inst
     `only` names the methods to compare with no change, by default all.
     """
     (cells, target), judge, second = cells_and_target, tools.judges[confirm], tools.judges[score]
-    began = time.perf_counter(), time.process_time(), judge.spared
-    found = Rebalancer.fit(generator, judge, cells, config=config)
-    spared = judge.spared - began[2]
-    fit = {"seconds": time.perf_counter() - began[0] + spared, "cpu_seconds": time.process_time() - began[1] + spared}
+    found, spent = _timed(lambda: Rebalancer.fit(generator, judge, cells, config=config), judge)
     found.save(work)
     methods = default_methods(generator, found, target, judge)
     methods["rejection sampling"] = rejection(generator, found, target, judge, limit=limit)
@@ -461,7 +465,7 @@ def measure_run(generator: LatentGenerator, cells_and_target: tuple, tools: Inst
               "agreement": _agreement_rows(scores, cells.attributes), "boundaries": _boundary_rows(found),
               "generators": _generator_rows(base, (judge, second), known or {}), "fits": _fit_rows(found),
               "subgroups": subgroup_rows(generator, found, (judge, second))}
-    record = {"fit": {key: round(value, 1) for key, value in fit.items()} | {"calls": found.record["calls"]}}
+    record = {"fit": _rounded(spent) | {"calls": found.record["calls"]}}
     record |= {"hashes": {name: sha256(work / name) for name in (TENSORS, RECORD)},
                "judges": {one.name: getattr(one.judge, "identity", {}) for one in (judge, second)}}
     return tables, record | ({"drawn": time_draws(generator, found, target, draws)} if draws else {})
@@ -469,11 +473,11 @@ def measure_run(generator: LatentGenerator, cells_and_target: tuple, tools: Inst
 
 def time_draws(generator: LatentGenerator, found: Rebalancer, target: np.ndarray, n: int, *, chunk: int = 1000) -> dict:
     """Seconds and processor seconds that n balanced pictures take; none is kept."""
-    began = time.perf_counter(), time.process_time()
-    for start in range(0, n, chunk):
-        found.sample(generator, min(chunk, n - start), target, seed=start)
-    return {"n": n, "seconds": round(time.perf_counter() - began[0], 1),
-            "cpu_seconds": round(time.process_time() - began[1], 1)}
+    def draw() -> None:
+        for start in range(0, n, chunk):
+            found.sample(generator, min(chunk, n - start), target, seed=start)
+
+    return {"n": n} | _rounded(_timed(draw)[1])
 
 
 def subgroup_rows(generator: LatentGenerator, found: Rebalancer, judges: Sequence, *, n: int = 120,
@@ -579,10 +583,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("--out", type=Path, required=True, metavar="DIR", help="where the tables are, or are to be")
     add("--run", required=True, metavar="NAME", help="what this run's rows are called")
     add("--work", type=Path, default=Path("runs/rebalance"), metavar="DIR", help="readings are kept here")
-    for name in ("fit_samples", "codes", "calibration", "least_codes", "components", "seed"):
-        add(f"--{name.replace('_', '-')}", type=int, default=getattr(RebalanceConfig, name), help="default %(default)s")
-    for name in ("least_accuracy", "margin", "most_margin"):
-        add(f"--{name.replace('_', '-')}", type=float, default=getattr(RebalanceConfig, name), help="default %(default)s")
+    for name in FITTING:
+        default = getattr(RebalanceConfig, name)
+        add(f"--{name.replace('_', '-')}", type=type(default), default=default, help="default %(default)s")
     add("--steps", type=int, default=None, help="denoising steps; default the preset's")
     return guarded("rebalance_compare", lambda: run(parser.parse_args(arguments)))
 
@@ -591,9 +594,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and write. Raises InputError for bad input."""
     attributes = _names(args.attributes)
     cells, target = read_target(attributes, read_json(args.target))
-    names = ("fit_samples", "codes", "calibration", "least_codes", "components", "seed", "least_accuracy", "margin",
-             "most_margin")
-    config = RebalanceConfig(**{name: getattr(args, name) for name in names})
+    config = RebalanceConfig(**{name: getattr(args, name) for name in FITTING})
     with one_thread():
         generator = get_generator(args.generator, steps=args.steps)
         known = KNOWN_SHARES.get(args.generator.removesuffix("-h"), {})

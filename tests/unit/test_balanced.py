@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from debiaslib import balanced
 from debiaslib.errors import InputError
@@ -16,18 +15,16 @@ from debiaslib.subgroups import read_prompts
 @pytest.fixture
 def drawn(monkeypatch) -> list[int]:
     """Drawing without a model: a picture is the colour of its seed. The list holds the seeds that were drawn."""
-    seeds: list[int] = []
+    drawn: list[int] = []
 
-    def denoise(pipe, texts, *, seeds: list[int], config):
-        assert len(texts[0]) == len(seeds)
-        noted.extend(seeds)
+    def draw_asked(pipe, kinds: list[str], asked: np.ndarray, seeds: np.ndarray, config) -> np.ndarray:
+        assert len(asked) == len(seeds) and max(asked) < len(kinds)
+        drawn.extend(seeds)
         return np.stack([np.full((64, 64, 3), seed % 251, np.uint8) for seed in seeds])
 
-    noted = seeds
     monkeypatch.setattr(balanced, "load_pipeline", lambda model: None)
-    monkeypatch.setattr(balanced, "encode", lambda pipe, kinds, *, config: (torch.zeros(len(kinds), 2, 2), None))
-    monkeypatch.setattr(balanced, "denoise", denoise)
-    return seeds
+    monkeypatch.setattr(balanced, "draw_asked", draw_asked)
+    return drawn
 
 
 def test_the_candidates_are_those_that_the_pool_was_chosen_from():
@@ -60,7 +57,7 @@ def test_pictures_are_the_pools_where_it_has_them_and_else_drawn_from_their_seed
 
 def test_killed_and_run_again_it_draws_what_is_missing(drawn, tmp_path, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr(balanced, "denoise", lambda *args, **kwargs: 1 / 0)
+        broken.setattr(balanced, "draw_asked", lambda *args, **kwargs: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             balanced.draw_balanced(tmp_path / "set", chunks=1)
     frame = balanced.draw_balanced(tmp_path / "set", chunks=1)

@@ -86,14 +86,14 @@ class Sees:
 def judge(small_pipe, monkeypatch: pytest.MonkeyPatch) -> Sees:
     """The small pipeline and a judge that counts instead of the real ones."""
     judge = Sees()
-    draw = pool._draw
+    draw = pool.draw_asked
 
     def draw_and_tell(pipe, kinds, *rest):
         judge.is_woman = "woman" in kinds[0]
         return draw(pipe, kinds, *rest)
 
     monkeypatch.setattr(pool, "_tools", lambda model: (small_pipe, judge))
-    monkeypatch.setattr(pool, "_draw", draw_and_tell)
+    monkeypatch.setattr(pool, "draw_asked", draw_and_tell)
     return judge
 
 
@@ -142,7 +142,7 @@ def test_a_picture_can_be_drawn_again_from_its_prompt_and_seed(judge, weights, s
 
 def test_a_killed_run_continues_and_the_pool_is_the_same(judge, weights, tmp_path, monkeypatch):
     make(weights, tmp_path / "whole")
-    judge.calls, draw = 0, pool._draw
+    judge.calls, draw = 0, pool.draw_asked
 
     def die_in_the_third(*args):
         if judge.calls == 2:
@@ -150,7 +150,7 @@ def test_a_killed_run_continues_and_the_pool_is_the_same(judge, weights, tmp_pat
         return draw(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pool, "_draw", die_in_the_third)
+        patch.setattr(pool, "draw_asked", die_in_the_third)
         with pytest.raises(KeyboardInterrupt):
             make(weights, tmp_path / "killed")
     assert not (tmp_path / "killed").exists()
