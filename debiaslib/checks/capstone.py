@@ -73,7 +73,7 @@ def _pictures(p: float, q: float, *, reach: float = 1.96 + 0.84, fall: float | N
 # Pictures a model so that the fall of FD from a share p to a share q is found 4 of 5 times.
 _PICTURES = Function(
     right=_pictures,
-    tolerance=0.51,
+    tolerance=1.01,  # rounded up or not: a part of a picture is none
     tries=((0.36, 0.58), (0.36, 0.42), (0.2, 0.35), (0.8, 0.6)),
     mistakes=(
         Mistake(answer=lambda p, q: _pictures(p, q, fall=p - q),

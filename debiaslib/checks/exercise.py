@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+ROUNDED = "Nearly: that is the right number, rounded too far. Give one digit more."
 NOT_ATTEMPTED = "Not attempted yet: put your answer in place of the three dots, then run this cell again."
 
 
@@ -58,7 +59,11 @@ class Exercise(ABC):
         if self.agree(given, self.right):
             return f"Right. {self.praise}"
         hints = (mistake.hint for mistake in self.mistakes if self.agree(given, mistake.answer, tolerance=mistake.tolerance))
-        return f"Not yet. {next(hints, self.otherwise)}"
+        return f"Not yet. {next(hints, self.unforeseen(given))}"
+
+    def unforeseen(self, given: Sequence[float]) -> str:
+        """The hint for numbers that no known mistake gives."""
+        return self.otherwise
 
 
 class Number(Exercise):
@@ -67,6 +72,11 @@ class Number(Exercise):
     def numbers(self, answer: Any) -> tuple[float, ...]:
         """The number itself."""
         return (_finite(answer, "Give one number"),)
+
+    def unforeseen(self, given: Sequence[float]) -> str:
+        """A right answer that was rounded is told apart from a wrong one."""
+        rounded = round(self.right, 2 if abs(self.right) < 10 else 0)
+        return ROUNDED if math.isclose(given[0], rounded) else self.otherwise
 
 
 @dataclass(frozen=True, kw_only=True)

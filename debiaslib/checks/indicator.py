@@ -29,7 +29,8 @@ _WEIGHT = Function(
                 hint="Right up to alpha = .1. Beyond it your strength goes above 1, and a face of small value gets a "
                      "negative weight: the model would be trained to draw it badly."),
         Mistake(answer=lambda alpha, v: 1 + alpha * (v - 1),
-                hint="You took alpha itself for the strength. S1's alphas end at .1, and there the strength is to be full."),
+                hint="You took alpha itself for the strength. The published alphas end at .1, and there the strength is to "
+                     "be full."),
         Mistake(answer=lambda alpha, v: min(1, 10 * alpha) * v,
                 hint="At alpha = 0 this is 0 for every face, so nothing would be learnt. What should the weight be then?"),
         Mistake(answer=lambda alpha, v: 1 + min(1, 10 * alpha) * v,

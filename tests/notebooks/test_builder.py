@@ -69,6 +69,7 @@ def test_authors_keep_the_solutions(builder):
 @pytest.mark.parametrize("broken", [
     SOURCE.replace("# </solution>\n", ""), SOURCE.replace("# <solution>\n", ""), SOURCE.replace(' tags=["exercise"]', ""),
     SOURCE.replace("# <solution>\n", "").replace("# </solution>\n", ""),
+    SOURCE.replace("# <solution>\n", "answer = ...\n# <solution>\n"),
 ])
 def test_a_solution_whose_marks_do_not_pair_up_is_refused(builder, broken: str):
     with pytest.raises(ValueError, match="How many.*an exercise holds one"):
@@ -102,6 +103,8 @@ def test_one_ignored_cell_in_ten_with_a_reason_is_fine(builder):
     (stream("made on 2024-02-29"), "a timestamp"),
     (stream("took 0:01:12"), "a timestamp"),
     ({"output_type": "execute_result", "data": {"text/plain": "<object at 0x7f00aa11bb22>"}, "metadata": {}},
+     "an object address"),
+    ({"output_type": "execute_result", "data": {"text/plain": "<function shutil.rmtree(path)>"}, "metadata": {}},
      "an object address"),
     ({"output_type": "error", "ename": "KeyError", "evalue": "'p'", "traceback": []}, "KeyError: 'p'"),
 ])

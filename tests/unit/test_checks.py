@@ -7,6 +7,7 @@ import answers
 import pytest
 
 from debiaslib import checks
+from debiaslib.checks.exercise import ROUNDED, Number
 from debiaslib.errors import InputError
 
 PARTS = [import_module(f"answers.{found.name}") for found in pkgutil.iter_modules(answers.__path__)]
@@ -42,6 +43,13 @@ def test_every_exercise_knows_three_mistakes_and_none_is_right(name: str, capsys
 def test_an_untouched_stub_is_not_a_mistake(name: str, capsys):
     checks.check(name, ...)
     assert capsys.readouterr().out.startswith("Not attempted yet")
+
+
+@pytest.mark.parametrize("name", [name for name, exercise in checks.EXERCISES.items() if isinstance(exercise, Number)])
+def test_a_right_answer_that_was_rounded_is_right_or_told_so(name: str):
+    exercise = checks.EXERCISES[name]
+    rounded = round(exercise.right, 2 if abs(exercise.right) < 10 else 0)
+    assert exercise.verdict(rounded).startswith("Right. ") or exercise.verdict(rounded) == f"Not yet. {ROUNDED}"
 
 
 @pytest.mark.parametrize(("answer", "word"), [

@@ -73,5 +73,6 @@ RIGHT = [
     ("capstone.card_speed", 8 * (82 * 0.80327 + 2.5145) / 60),
     ("capstone.card_speed", 9.11),
     ("capstone.pictures", pictures_exactly),
-    ("capstone.pictures", lambda p, q: math.ceil(pictures(p, q)) - 0.5),
+    ("capstone.pictures", lambda p, q: math.ceil(pictures(p, q))),
+    ("capstone.pictures", lambda p, q: round(pictures(p, q))),
 ]
