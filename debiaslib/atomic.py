@@ -1,10 +1,13 @@
 """Files that are there whole or not at all, whenever a run is killed or the disk fills up."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from debiaslib.errors import InputError
 
 
 @contextmanager
@@ -30,6 +33,17 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write `data` to `path`, at once or not at all."""
     with replacing(path) as partial:
         partial.write_bytes(data)
+
+
+def read_record(path: Path) -> dict:
+    """The JSON object in `path`, which this kit wrote. Raises InputError when it is broken or something else."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}). Restore it, or delete it if its folder may be made anew.") from None
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: holds no record. Restore it, or delete it if its folder may be made anew.")
+    return record
 
 
 def publish(work: Path, out: Path, *, aside: str = ".replaced") -> None:

@@ -10,6 +10,7 @@ import argparse
 import errno
 import hashlib
 import io
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -133,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
     filters = Filters(min_side=args.min_side, min_sharpness=args.min_sharpness, crop_scale=args.crop_scale,
                       need_face=not args.keep_without_face)
     report = curate(args.source, out=args.out, size=args.size, filters=filters, overwrite=args.overwrite,
-                    progress=not args.no_progress)
+                    progress=sys.stderr.isatty() and not args.no_progress)
     print(report.summary())
     print(f"Whom each filter turned away: {report.out / 'datasheet.md'}; each file's reason: {report.out / 'rejected.csv'}.")
     return 0

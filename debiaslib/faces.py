@@ -14,8 +14,11 @@ import pandas as pd
 from PIL import Image
 
 from debiaslib.errors import InputError
+from debiaslib.pictures import Rejected, decode
 
 METADATA = "metadata.csv"
+SMALLEST = 4
+"""Pixels a side below which a picture shows nothing, however it is enlarged."""
 
 IS_MALE = {"male": True, "man": True, "female": False, "woman": False}
 """The words a gender column may hold, in any case: FairFace's and the judge's."""
@@ -73,7 +76,10 @@ class Files:
 
 
 def read_metadata(source: Path | str) -> pd.DataFrame:
-    """The rows of `metadata.csv` in `source` (folder or zip), one a picture, `file_name` first."""
+    """The rows of `metadata.csv` in `source` (folder or zip), one a picture, with a column `file_name`.
+
+    Raises InputError when there is no such table, or it names a picture outside `source` or none.
+    """
     try:
         with Files(source) as files:
             frame = pd.read_csv(io.BytesIO(files.read(METADATA)), dtype={"age": "string"})
@@ -84,6 +90,10 @@ def read_metadata(source: Path | str) -> pd.DataFrame:
     if "file_name" not in frame:
         raise InputError(f"{source}/{METADATA}: no column `file_name` among {', '.join(frame)}. "
                          "It names each picture, relative to the folder.")
+    for place, name in enumerate(frame["file_name"]):
+        if not isinstance(name, str) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise InputError(f"{source}/{METADATA}: row {place + 1} names {name!r}, which is no picture within the folder. "
+                             "Mend it or take the row out.")
     return frame
 
 
@@ -125,7 +135,7 @@ def gender_of(frame: pd.DataFrame, *, column: str = "gender") -> np.ndarray:
         column = "perceived_gender" if "perceived_gender" in frame else column
     if column not in frame:
         raise InputError(f"no column `{column}` among {', '.join(map(str, frame))}. "
-                         f"Add one that says {_words()} for every picture, or name the column that does.")
+                         f"Add one that says {_words()} for every picture.")
     words = frame[column].astype("string").fillna("").str.strip()
     is_male = words.str.lower().map(IS_MALE)
     unknown = words[is_male.isna()]
@@ -147,6 +157,9 @@ def draw_subset(frame: pd.DataFrame, *, ratio: float, size: int, seed: int, colu
     is_male = gender_of(frame, column=column)
     have = np.array([is_male.sum(), (~is_male).sum()])
     need = _counts(ratio, size)
+    if not need.all():
+        raise InputError(f"ratio {ratio:g} with {size} faces: comes to {need[0]} male and {need[1]} female. "
+                         "Give a larger size, or a ratio nearer to 1.")
     if (need > have).any():
         sizes = np.arange(1, have.sum() + 1)
         largest = sizes[(_counts(ratio, sizes) <= have).all(-1)].max(initial=0)
@@ -174,14 +187,17 @@ def natural_images(*, size: int, count: int, seed: int) -> np.ndarray:
 
 def _read_picture(files: Files, name: str, *, size: int) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(files.read(name))) as image:
-            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
+        image = decode(files.read(name))
     except (KeyError, FileNotFoundError):
         raise InputError(f"{files.source}/{name}: {METADATA} names this picture, but it is not there. "
                          "Put it back or take its row out.") from None
-    except OSError as error:
-        raise InputError(f"{files.source}/{name}: not a readable picture ({error}). "
-                         "Run `debiaslib curate` to sort such files out.") from None
+    except (Rejected, OSError) as error:
+        said = f"{error.reason} ({error.detail})" if isinstance(error, Rejected) else f"not readable ({error})"
+        raise InputError(f"{files.source}/{name}: {said}. Run `debiaslib curate` to sort such files out.") from None
+    if min(image.size) < SMALLEST:
+        raise InputError(f"{files.source}/{name}: {image.width} x {image.height} pixels, at least {SMALLEST} a side are needed. "
+                         "Run `debiaslib curate` to sort such files out.")
+    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
 
 
 def _rows_of_split(frame: pd.DataFrame, split: str, source: Path | str) -> pd.DataFrame:

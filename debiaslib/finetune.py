@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from debiaslib import checkpoints, faces, rarity
-from debiaslib.atomic import write_whole
+from debiaslib.atomic import read_record, write_whole
 from debiaslib.descent import training_attention
 from debiaslib.errors import InputError
 from debiaslib.face_embedding import embed_faces
@@ -77,6 +77,10 @@ class FinetuneConfig:
                     "lora_targets": preset.lora_targets, "averaged": preset.averaged, "checkpointing": preset.checkpointing,
                     "prompt": preset.prompt}
         return cls(**settings | {name: value for name, value in changes.items() if value is not None})
+
+    def __post_init__(self):
+        if self.steps < 1 or not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise InputError(f"steps {self.steps} and learning rate {self.learning_rate:g}: at least one step, at a rate above 0.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -443,14 +447,25 @@ def write_json(path: Path, content: dict) -> None:
     write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def load_training_faces(source: Path | str, *, split: str | None, ratio: float, size: int, seed: int,
-                        image_size: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Exactly `size` faces of male:female `ratio`: frame, uint8 (size, H, W, 3), is_male (size,)."""
+def training_rows(source: Path | str, *, split: str | None) -> pd.DataFrame:
+    """The labelled faces of `source`: those of `split`, if there is such a column. Raises InputError for none, or bad labels."""
     frame = faces.read_metadata(source)
     if split and "split" in frame:
         frame = frame[frame["split"] == split]
-        if frame.empty:
-            raise InputError(f"{source}: no row of split {split!r}. Give --split, or '' for all rows.")
+    if frame.empty:
+        raise InputError(f"{source}: no row of split {split!r}. Give --split, or '' for all rows." if split else
+                         f"{source}: {faces.METADATA} has no rows, so there are no faces.")
+    try:
+        faces.gender_of(frame)
+    except InputError as error:
+        raise InputError(f"{source}/{faces.METADATA}: {error}") from None
+    return frame
+
+
+def load_training_faces(source: Path | str, *, split: str | None, ratio: float, size: int, seed: int,
+                        image_size: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Exactly `size` faces of male:female `ratio`: frame, uint8 (size, H, W, 3), is_male (size,)."""
+    frame = training_rows(source, split=split)
     frame = frame.iloc[faces.draw_subset(frame, ratio=ratio, size=size, seed=seed)]
     pixels = faces.read_pixels(source, frame["file_name"].tolist(), size=image_size)
     return frame, pixels, faces.gender_of(frame)
@@ -524,6 +539,7 @@ def run(args: argparse.Namespace) -> int:
     check_reference(needs, args.reference)
     subset = {"source": str(source), "split": args.split, "ratio": args.ratio, "size": args.train_size, "seed": args.seed}
     given = subset | ({"reference": str(args.reference), "reference_size": args.reference_size} if args.reference else {})
+    faces.draw_subset(training_rows(source, split=args.split), ratio=args.ratio, size=args.train_size, seed=args.seed)
     if _finished(args.out, config, given, overwrite=args.overwrite):
         print(f"{args.out}: already trained with these settings; nothing to do (--overwrite trains again).")
         return 0
@@ -551,7 +567,7 @@ def _finished(out: Path, config: FinetuneConfig, subset: dict, *, overwrite: boo
     record = out / RECORD_FILE
     if overwrite or not record.exists():
         return False
-    found, asked = json.loads(record.read_text()), json.loads(json.dumps(asdict(config)))
+    found, asked = read_record(record), json.loads(json.dumps(asdict(config)))
     if any(asked.get(name) != value for name, value in found["config"].items()) or found.get("subset", subset) != subset:
         raise InputError(f"{out}: holds a finished run of other settings. Give another --out, or --overwrite.")
     return "subset" in found and (out / ADAPTER_FILE).exists()

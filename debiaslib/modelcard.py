@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from debiaslib import fairness, judges, quality
+from debiaslib.atomic import write_whole
 from debiaslib.copies import copy_test, pixel_vectors
 from debiaslib.errors import InputError
 from debiaslib.face_embedding import embed_faces
@@ -182,6 +183,15 @@ strangers. For understanding and reducing bias; not for identifying people, deci
 """
 
 
+def _keep_confusion(confusion: pd.DataFrame, path: Path) -> None:
+    """Put these counts in the place of older ones of the same judge and condition; others, `judge_audit`'s, stay."""
+    if path.exists():
+        old, new = pd.read_csv(path), set(zip(confusion["judge"], confusion["condition"], strict=True))
+        stay = [pair not in new for pair in zip(old["judge"], old["condition"], strict=True)]
+        confusion = pd.concat([old[stay], confusion], ignore_index=True)
+    write_whole(path, confusion.to_csv(index=False).encode())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure and write card, figures and the judge's confusion."""
     parser = argparse.ArgumentParser(prog="python -m debiaslib.modelcard", description=__doc__)
@@ -198,7 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
     pipe = load_pipeline(preset)
     results.mkdir(parents=True, exist_ok=True)
     confusion = judges.audit(judges.Judge(judges.JudgeConfig(age=False)), frame, real, pipe, progress=sys.stderr.isatty())
-    confusion.to_csv(results / "judge_confusion.csv", index=False)
+    _keep_confusion(confusion, results / "judge_confusion.csv")
     figures = examine(pipe, confusion, real, training, n=args.n, embedded=embedded,
                       pixels_only=args.pixels_only, progress=sys.stderr.isatty())
     (results / "tiny_sd_figures.json").write_text(json.dumps(figures, indent=1) + "\n")

@@ -16,7 +16,7 @@ from diffusers.utils import logging as diffusers_logging
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
-from debiaslib.atomic import write_whole
+from debiaslib.atomic import read_record, write_whole
 from debiaslib.errors import InputError
 
 
@@ -222,7 +222,7 @@ def check_manifest(folder: Path) -> None:
     manifest = folder / "manifest.json"
     if not manifest.exists():
         return
-    for name, entry in json.loads(manifest.read_text()).items():
+    for name, entry in read_record(manifest).items():
         path = folder / name
         if not path.exists():
             raise InputError(f"{path}: missing, though {manifest} lists it. Restore it (`git checkout {path}`) "

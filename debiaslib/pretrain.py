@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from debiaslib import checkpoints
-from debiaslib.atomic import replacing, write_whole
+from debiaslib.atomic import read_record, replacing, write_whole
 from debiaslib.autoencoder import AutoencoderConfig, SharpenConfig, sharpen_decoder, standardise_latents, train_autoencoder
 from debiaslib.captions import byte_pairs, caption_words, random_caption
 from debiaslib.descent import Shadow, descend, set_rate, training_attention
@@ -200,6 +200,9 @@ def pretrain(source: Path | str, *, out: Path, work: Path, split: str | None = "
     """
     left_out = read_names(exclude) if exclude else []
     frame, pixels = load_faces(source, split=split, size=image_size)
+    if lacking := [name for name in ("gender", "age", "race") if name not in frame]:
+        raise InputError(f"{source}/metadata.csv: no column `{lacking[0]}` among {', '.join(frame)}. Captions are made of gender, "
+                         "age and race.")
     if strangers := sorted(set(left_out) - set(frame["file_name"])):
         raise InputError(f"{exclude}: {strangers[0]} is not among the {len(frame)} faces of {source} to train on. Mend the list.")
     kept = ~frame["file_name"].isin(left_out).to_numpy()
@@ -220,7 +223,7 @@ def _claim(work: Path, pixels: np.ndarray) -> None:
     mark, told = work / "faces.json", {"faces": len(pixels), "sha256": hashlib.sha256(pixels.tobytes()).hexdigest()}
     if not mark.exists():
         write_whole(mark, (json.dumps(told) + "\n").encode())
-    elif (found := json.loads(mark.read_text())) != told:
+    elif (found := read_record(mark)) != told:
         raise InputError(f"{work}: its checkpoints were made from {found['faces']} other faces, these are {told['faces']}. "
                          "Continue with the same --data, --split and --exclude, or give another --work.")
 

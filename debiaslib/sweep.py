@@ -16,7 +16,7 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from debiaslib import compare, faces, measure, quality
-from debiaslib.atomic import replacing
+from debiaslib.atomic import read_record, replacing
 from debiaslib.errors import InputError
 from debiaslib.finetune import (
     ADAPTER_FILE,
@@ -29,6 +29,7 @@ from debiaslib.finetune import (
     load_reference,
     load_training_faces,
     prepare_set,
+    training_rows,
     write_json,
 )
 from debiaslib.generate import SampleConfig, generate, load_adapter
@@ -122,10 +123,10 @@ def sweep(preset: Preset, *, config: SweepConfig, out: Path, workers: int = 1, p
     thread, which on a CPU is faster than one process of several; cells do not depend on each other, so the rows are the same
     whatever their number. Raises InputError when `out` belongs to another grid, or the faces cannot give a training set.
     """
-    _claim(out, preset, config)
-    todo = cells(config)
+    todo, rows = cells(config), training_rows(config.faces, split=config.split)
     for ratio in config.ratios:  # fail before the first hour, not after it
-        faces.draw_subset(_split(config), ratio=ratio, size=config.train_size, seed=config.seeds[0])
+        faces.draw_subset(rows, ratio=ratio, size=config.train_size, seed=config.seeds[0])
+    _claim(out, preset, config)
     missing = [cell for cell in todo if not (_folder(out, cell) / "row.json").exists()]
     write_table(out)
     jobs = (delayed(_run_cell)(preset, config, cell, _folder(out, cell)) for cell in missing)
@@ -141,16 +142,6 @@ def _folder(out: Path, cell: Cell) -> Path:
     return out / "cells" / cell.folder
 
 
-def _split(config: SweepConfig) -> pd.DataFrame:
-    frame = faces.read_metadata(config.faces)
-    if "split" not in frame:
-        return frame
-    frame = frame[frame["split"] == config.split]
-    if frame.empty:
-        raise InputError(f"{config.faces}: no row of split {config.split!r}. Give --split.")
-    return frame
-
-
 def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
     """Note whose folder this is, or refuse it. Other ratios, alphas, indicators or seeds may be asked for, one command after
     another; other settings not."""
@@ -160,7 +151,7 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
     training = {name: value for name, value in training.items() if name not in ("indicator", "alpha", "seed")}
     settings = json.loads(json.dumps({"preset": preset.name, **asdict(config), **told, "training": training}))
     if record.exists():
-        before = json.loads(record.read_text())
+        before = read_record(record)
         found, commands = before["settings"], before["command"].splitlines()
         grid = ("ratios", "alphas", "indicators", "seeds")
         default = asdict(SweepConfig(faces=""))  # of a setting that is younger than the record

@@ -194,6 +194,8 @@ def test_pretrain_leaves_out_what_a_list_names(six_faces: Path, tmp_path: Path, 
                         lambda vae, pixels, frame, **_: seen.update(names=list(frame["file_name"])))
     monkeypatch.setattr(pretrain.checkpoints, "notes", lambda path: {})
     monkeypatch.setattr(pretrain, "save_pipeline", lambda pipe, out, *, curves: seen.update(curves))
+    table = pd.read_csv(six_faces / "metadata.csv").assign(age="20-29", race="White")
+    table.to_csv(six_faces / "metadata.csv", index=False)
     names = tmp_path / "names.txt"
     command = ["pretrain", "--data", str(six_faces), "--work", str(tmp_path / "work"), "--out", str(tmp_path / "model")]
     names.write_text("# twins\n1.png\n\n3.png  # looked at\n")

@@ -135,14 +135,42 @@ def test_sources_that_are_none(tmp_path, face_folder):
 @pytest.mark.parametrize("pack", [lambda folder: folder, zipped])
 def test_missing_and_damaged_pictures(face_folder, pack):
     (face_folder / "images" / "00002.png").write_bytes(b"not a picture")
-    with pytest.raises(InputError, match="00002.png: not a readable picture"):
+    with pytest.raises(InputError, match="00002.png: not a picture .*debiaslib curate"):
         faces.read_pixels(pack(face_folder), ["images/00002.png"], size=4)
     with pytest.raises(InputError, match="00009.png: metadata.csv names this picture, but it is not there"):
         faces.read_pixels(pack(face_folder), ["images/00009.png"], size=4)
 
 
+@pytest.mark.parametrize(("picture", "said"), [
+    (Image.new("RGB", (1, 1)), "1 x 1 pixels, at least 4 a side"),
+    (Image.new("CMYK", (64, 64)), "colours unclear"),
+    (Image.new("RGBA", (64, 64)), "see-through"),
+    (Image.fromarray(np.full((64, 64), 900, np.uint16)), "colours unclear"),
+    ([Image.new("L", (64, 64), level) for level in (0, 99)], "animated"),
+])
+def test_pictures_that_would_be_read_wrongly_are_refused(tmp_path, picture, said):
+    first, *rest = picture if isinstance(picture, list) else [picture]
+    first.save(tmp_path / "a.tiff", save_all=bool(rest), append_images=rest)
+    with pytest.raises(InputError, match=rf"a\.tiff: .*{said}.*debiaslib curate"):
+        faces.read_pixels(tmp_path, ["a.tiff"], size=64)
+
+
+@pytest.mark.parametrize("name", ["../a.jpg", "/etc/a.jpg", "images/../../a.jpg", None])
+def test_a_table_that_leads_out_of_its_folder_is_refused(tmp_path, name):
+    pd.DataFrame({"file_name": ["images/b.jpg", name], "gender": "Male"}).to_csv(tmp_path / "metadata.csv", index=False)
+    with pytest.raises(InputError, match="row 2 names .*no picture within the folder"):
+        faces.read_metadata(tmp_path)
+
+
+@pytest.mark.parametrize(("ratio", "size"), [(0.01, 4), (99, 10), (1, 1)])
+def test_a_mix_that_would_leave_one_gender_out_is_refused(ratio, size):
+    frame = pd.DataFrame({"file_name": [f"{number}.jpg" for number in range(400)], "gender": ["Male", "Female"] * 200})
+    with pytest.raises(InputError, match=r"comes to \d+ male and \d+ female. Give a larger size"):
+        faces.draw_subset(frame, ratio=ratio, size=size, seed=0)
+
+
 @pytest.mark.parametrize(("ratio", "size", "men"), [(0.25, 100, 20), (1, 100, 50), (4, 100, 80), (0.25, 7, 1), (1, 7, 4),
-                                                    (2, 10, 7), (0.01, 10, 0), (4, 1, 1)])
+                                                    (2, 10, 7), (0.1, 10, 1)])
 def test_subset_has_exactly_the_size_and_mix(ratio, size, men):
     frame = labelled(120, 150)
     index = faces.draw_subset(frame, ratio=ratio, size=size, seed=3)

@@ -268,7 +268,7 @@ def wrong_inputs(tmp_path):
     plain = paint(tmp_path / "plain", men=2, women=2)
     return {"empty": ({"folder": tmp_path / "empty"}, "no pictures"),
             "missing": ({"folder": tmp_path / "nowhere"}, "nowhere: no such folder"),
-            "truncated": ({"folder": truncated}, r"001\.png: not a readable picture"),
+            "truncated": ({"folder": truncated}, r"001\.png: damaged"),
             "no reference": ({"reference": tmp_path / "empty"}, "empty: no pictures"),
             "columns": ({"confusion": tmp_path / "columns.csv"}, r"columns\.csv: no column race"),
             "binary": ({"confusion": tmp_path / "binary.csv"}, r"binary\.csv: not a readable table"),

@@ -48,6 +48,14 @@ def test_recall_table_reads_the_confusion():
     assert table["photograph"]["Male"][1] < 90 / 95 < table["photograph"]["Male"][2]
 
 
+def test_the_card_leaves_other_judges_and_conditions_in_the_confusion(tmp_path):
+    rows = pd.DataFrame({"judge": ["a", "a", "b"], "condition": ["photograph", "blur", "photograph"], "n": [1, 2, 3]})
+    rows.to_csv(tmp_path / "counts.csv", index=False)
+    modelcard._keep_confusion(pd.DataFrame({"judge": ["a"], "condition": ["photograph"], "n": [9]}), tmp_path / "counts.csv")
+    assert sorted(pd.read_csv(tmp_path / "counts.csv").itertuples(index=False, name=None)) == [
+        ("a", "blur", 2), ("a", "photograph", 9), ("b", "photograph", 3)]
+
+
 def test_the_other_generator_draws_what_its_weights_say():
     pytest.importorskip("gan_face_generate")
     faces = modelcard.gan_faces(3)

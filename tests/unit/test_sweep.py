@@ -184,7 +184,7 @@ def test_a_setting_younger_than_the_folder_is_taken_as_it_was(preset, config, tm
 def test_a_ratio_that_the_faces_cannot_give_fails_before_any_training(preset, config, tmp_path):
     with pytest.raises(InputError, match="largest size this ratio allows"):
         sweep.sweep(preset, config=dataclasses.replace(config, train_size=18), out=tmp_path / "out", progress=False)
-    assert not (tmp_path / "out/cells").exists()
+    assert not (tmp_path / "out").exists(), "the mended command would find a folder of other settings"
 
 
 @pytest.mark.parametrize("changes", [{"alphas": (0.0, 1.5)}, {"indicators": ("magic",)}, {"ratios": ()}, {"n": 1}])
