@@ -1,9 +1,9 @@
 """The course as web pages: `python notebooks/book.py [--out DIR]`. Nothing is run; outputs are those in the notebooks.
 
-Each notebook becomes a page, with its pictures inside it and its widgets as the static reading that they carry; glossary and
-instructors' page beside them, `index.html` in front. Then every link between the pages is followed. nbconvert does the work:
-the pages need no build of their own, which is why this is no Jupyter Book. Formulas are drawn by MathJax, which the reader's
-browser fetches. Exit codes: 0 all well, 1 a link leads nowhere.
+Each notebook becomes a page, with its pictures inside it, each with its place in words, and its widgets as the static
+reading that they carry; glossary and instructors' page beside them, `index.html` in front. Then every link between the
+pages is followed. nbconvert does the work: the pages need no build of their own, which is why this is no Jupyter Book.
+Formulas are drawn by MathJax, which the reader's browser fetches. Exit codes: 0 all well, 1 a link leads nowhere.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
+from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html_mistune
 from nbconvert.utils.base import NbConvertBase
@@ -22,6 +23,7 @@ from traitlets.config import Config
 
 HERE = Path(__file__).resolve().parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+UNDESCRIBED = "No description has been provided for this image"      # nbconvert's words where a picture has none
 TITLE = "Bias in face generators: see it, measure it, reduce it"
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>body{{font:17px/1.6 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color:#222}}
@@ -43,7 +45,7 @@ def write_book(folder: Path, out: Path) -> list[Path]:
             if cell.cell_type == "markdown":
                 cell.source = relinked(cell.source)
         body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": heading(notebook)}})
-        pages.append(_write(out / f"{path.stem}.html", body))
+        pages.append(_write(out / f"{path.stem}.html", described(body)))
     notes = [path for path in sorted(folder.glob("*.md")) if path.stem in ("glossary", "instructors")]
     for path in notes:
         text = path.read_text(encoding="utf-8")
@@ -72,6 +74,19 @@ def heading(notebook: nbformat.NotebookNode) -> str:
 def relinked(text: str) -> str:
     """Links between notebooks and notes as links between pages."""
     return re.sub(r"\]\(([\w./-]+)\.(?:ipynb|md)(#[^)]*)?\)", lambda found: f"]({found[1]}.html{found[2] or ''})", text)
+
+
+def described(page: str) -> str:
+    """The page with an alternative text for each figure that has none: its number in its section, and the section's heading."""
+    soup = BeautifulSoup(page, "html.parser")
+    section, number = "", 0
+    for element in soup.select("h1, h2, img"):
+        if element.name != "img":
+            section, number = element.get_text().rstrip("¶ "), 0
+        elif element.get("alt", UNDESCRIBED) == UNDESCRIBED:
+            number += 1
+            element["alt"] = f"Figure {number} of the section {section}"
+    return str(soup)
 
 
 def broken_links(pages: list[Path]) -> list[str]:

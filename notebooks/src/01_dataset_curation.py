@@ -14,7 +14,7 @@
 # 4. mend labels that a spreadsheet has mangled, and search for wrong ones without throwing people out;
 # 5. say who is missing, which training mixes a set can give and which it cannot, and write that into a datasheet.
 #
-# **Time**: about a minute of computing on one CPU core, and forty-five of reading and thinking.
+# **Time**: about a minute of computing on one CPU core, and fifty of reading and thinking.
 # **You need**: notebook 00. No GPU, no network, no account.
 #
 # *Every face here was drawn by a machine: none of them is anybody. "Woman" and "man", age and skin tone always mean
@@ -57,7 +57,7 @@ from debiaslib.widgets.mixer import DatasetMixer
 plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False}
 FACES = data_root() / "faces"
 WORK = Path(tempfile.mkdtemp())                           # everything is written here, nothing beside the notebook
-atexit.register(shutil.rmtree, WORK, ignore_errors=True)
+_ = atexit.register(shutil.rmtree, WORK, ignore_errors=True)
 
 # %% [markdown]
 # ## 1. Who reaches a filter?
@@ -125,7 +125,7 @@ check("curation.reached", answer)
 # file, and `planted` remembers it. You will never have such a list. It is here to check the cleaning.
 #
 # First the labels that a real set would have: perceived gender and age from the judge, in the bands that the public
-# data set FairFace uses; and skin tone from the cheeks, as the angle
+# data set FairFace uses; and skin tone from the cheeks, as the individual typology angle
 # $\mathrm{ITA} = \arctan\frac{L^* - 50}{b^*}\cdot\frac{180°}{\pi}$, higher where skin is lighter, cut into thirds.
 
 # %%

@@ -87,8 +87,8 @@ plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False}
 #
 # Does training find that way? Take the denoiser out, and let the marks be all there is to learn:
 # $\hat\varepsilon_i = \varepsilon_i + m_{g(i)}$, one mark for the rare faces, one for the common ones, one for natural
-# pictures. In S1, natural pictures enter the cross-entropy only, so they may be marked for free. `denoise_all` makes
-# them pay as well.
+# pictures. In the published method natural pictures enter the cross-entropy only, so they may be marked for free.
+# `denoise_all` makes them pay as well.
 
 # %%
 def learn_marks(alpha, *, denoise_all=False, size=64):
@@ -412,7 +412,8 @@ Markdown(f"Most readable: **{best}** (you said {easiest}). Moves the shares most
 
 # %% [markdown]
 # **On real faces.** The pool is drawn by the very model whose h-space we read, and ambiguous faces were weeded out. On
-# photographs (FairFace; they do not ship, the figures do) the same study reads:
+# photographs (FairFace; they do not ship, the figures do) the same study reads as follows. (*Debiasing VAE*: a small
+# autoencoder fitted to the set itself, as Amini et al. do; *t* is the timestep at which h-space is read.)
 
 # %%
 usual = DensityConfig()

@@ -19,7 +19,7 @@
 # 5. say why a distance to a balanced reference may improve though no picture does, and what a "FID" of .014 may be;
 # 6. take a claim of debiasing through eight conditions, and choose a judge by more than its accuracy.
 #
-# **Time**: about a minute of computing on one CPU core, and sixty of reading and thinking.
+# **Time**: about a minute of computing on one CPU core, and seventy of reading and thinking.
 # **You need**: notebook 00. No GPU, no network, no account.
 #
 # *Every face here was drawn by a machine. "Woman" and "man" always mean "read as" by a classifier: a perception of
@@ -39,6 +39,7 @@ from debiaslib import claims, fairness, fairness_report
 from debiaslib.checks import check
 from debiaslib.compare import composition_curve, quality_by_group
 from debiaslib.faces import read_metadata, read_pixels
+from debiaslib.plots import GROUP_COLOURS
 from debiaslib.presets import data_root
 from debiaslib.quality import extract
 from debiaslib.widgets.metrics import MetricExplorer, confusion_of
@@ -149,8 +150,8 @@ pd.DataFrame(lines)
 # $$\hat p = p\,a_1 + (1-p)(1-a_0), \qquad\text{and turned round}\qquad
 # p^\ast = \frac{\hat p - (1-a_0)}{a_0 + a_1 - 1} .$$
 #
-# This is CLEAM's correction (Teo et al. 2023). **By hand**: a model draws 30 men and 70 women, and the judge's recalls
-# are .85 and .80.
+# This is CLEAM's correction (classifier error-aware measurement; Teo et al. 2023). **By hand**: a model draws 30 men and 70
+# women, and the judge's recalls are .85 and .80.
 
 # %%
 read = 30 * 0.85 + 70 * (1 - 0.80)                       # men who are recognised, and women who are not
@@ -495,10 +496,11 @@ Markdown(f"The share of men at alpha .01 / .05 / .1 is above that at 0 in so man
 #
 # ## 10. Quality, and what composition does to it
 #
-# "FD falls and the distance to real faces falls too: fairer *and* better." A distance such as FID or KID compares two
-# piles of pictures. If the reference is balanced and a model is not, the piles differ *because of the composition*.
-# Balance the model, and the distance falls, though not one picture has changed. Take 360 faces of the pool, draw 200 of
-# them in several proportions, and compare them with 300 others, half of them men. All come from the same generator:
+# "FD falls and the distance to real faces falls too: fairer *and* better." A distance such as FID or KID (Frechet and
+# kernel Inception distance) compares the features that a network sees in two piles of pictures. If the reference is
+# balanced and a model is not, the piles differ *because of the composition*. Balance the model, and the distance falls,
+# though not one picture has changed. Take 360 faces of the pool, draw 200 of them in several proportions, and compare
+# them with 300 others, half of them men. All come from the same generator:
 
 # %%
 pool = read_metadata(data_root() / "faces")
@@ -535,7 +537,8 @@ Markdown(f"From a share of .9 to .5, 1000 KID falls from **{whole[0.9]:.1f}** to
 # %% [markdown]
 # So quality has to be measured **within each perceived group**, and averaged over groups. KID (unlike a Frechet distance)
 # is unbiased at any number of pictures, which small groups need. Note that even at .5 the Frechet distance does not read
-# 0, though both piles come from one generator: with fewer pictures than features it cannot. Our rows have both:
+# 0, though both piles come from one generator: with fewer pictures than features it cannot. Our rows have both, and
+# *density* (how typical the pictures are) and *coverage* (the share of real faces that have one near):
 
 # %%
 columns = ["ratio", "alpha", "face_rate", "kid", "kid_within", "density_within", "coverage_within"]
@@ -549,8 +552,8 @@ scaled.rename(columns={"kid": "1000 kid", "kid_within": "1000 kid_within"}).drop
 # %% [markdown]
 # Read the last row but one of each block, and the last. At alpha .05 quality within groups has not suffered, by these
 # figures. At .1 it has, and badly for `pool`. But mind who is measured: only pictures in which the judge saw somebody.
-# With `fairface` *density* (how typical the samples are) even rises while faces vanish. Quality of the survivors is no
-# quality of the model: the face rate has to stand beside this figure, too.
+# With `fairface` *density* even rises while faces vanish. Quality of the survivors is no quality of the model: the face
+# rate has to stand beside this figure, too.
 #
 # **A "FID" of .014.** The published table prints FIDs between .014 and .043. Could that be the FID everyone means, a
 # Frechet distance of Inception's 2,048 pooled features? We put one pair of sets on every scale that a tool may print:
@@ -671,7 +674,8 @@ pd.DataFrame({f"men : women {ratio:g}": [found.verdict for found in verdict] for
 # %%
 for ratio, verdict in verdicts.items():
     print(f"men : women {ratio:g}")
-    print("\n".join(f"  {found}" for found in verdict if found.verdict != "pass" or found.number == 2), end="\n\n")
+    lines = [f"  {found}" for found in verdict if found.verdict != "pass" or found.number == 2]
+    print("\n".join(lines).replace("not run: none", "not run: `none`"), end="\n\n")          # the control of that name
 
 # %% [markdown]
 # Here FD falls at both mixes, by 65 and 90 %, clear of zero over five trainings, with as many faces, the same quality
@@ -693,7 +697,7 @@ softness, gaps = (pd.read_csv(results / f"judge_{name}.csv") for name in ("softn
 order = "photograph blur_0.5 blur_1 blur_1.5 blur_2 autoencoder denoised_t199 denoised_t399 denoised_t599".split()
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
 for axis, (name, part) in zip(axes, softness.groupby("judge"), strict=True):
-    for gender, colour in (("Male", BLUE), ("Female", RED)):
+    for gender, colour in (("Male", GROUP_COLOURS["Man"]), ("Female", GROUP_COLOURS["Woman"])):
         line = part[part["gender"] == gender].set_index("condition").loc[order]
         error = abs(line[["low", "high"]].sub(line["recall"], axis=0)).T
         axis.errorbar(range(9), line["recall"], error, fmt="o", capsize=2, color=colour, label=f"labelled {gender.lower()}")

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 08 · What changes, and what stays, on Stable Diffusion v1.5 and your own faces?
 #
-# Everything so far was small: a model of four million weights, faces of 64 pixels, one CPU core. You may ask whether
+# Everything so far was small: a U-Net of four million weights, faces of 64 pixels, one CPU core. You may ask whether
 # any of it carries over. The honest answer is an experiment, and this notebook prepares you for it: what the real model
 # is in numbers, what the experiment costs, what it can show, how to fetch what it needs, and how to write down
 # beforehand what would count as success. Then it runs the whole protocol, here, on a small model and a messy folder.
@@ -46,6 +46,7 @@ from PIL import Image, ImageFilter
 from debiaslib import claims, doctor, fairness, true_shape
 from debiaslib.checks import check
 from debiaslib.curate import Filters, curate
+from debiaslib.errors import InputError
 from debiaslib.faces import draw_subset, gender_of, natural_images, read_metadata, read_pixels
 from debiaslib.finetune import FinetuneConfig, add_adapter, finetune, prepare_set
 from debiaslib.generate import SampleConfig, generate, load_adapter
@@ -298,8 +299,8 @@ pd.DataFrame(falls).rename_axis("pictures").round(3).map(lambda fall: f"{fall:.3
 #
 # ### Exercise 3
 #
-# Write the formula as a function of the two true shares (take 1.96 and .84). Try it on .36 and .58: 1,032. And how many
-# for a fall half as large?
+# Write the formula as a function of the two true shares (take 1.96 and .84). Try it on .36 and .58: 1,032.3, so 1,033
+# pictures. And how many for a fall half as large?
 
 # %% tags=["exercise"]
 # <solution>
@@ -426,9 +427,9 @@ plt.show()
 print(f"ours and plain diffusers' differ by at most {abs(ours[1] - drawn).max():.2f} of the range of a pixel")
 
 # %% [markdown]
-# It draws noise, as it must: its weights are random. But it *is* the real thing's path: the published blocks, PNDM, 77
-# tokens of CLIP's length, an adapter with the same 128 matrices, saved by us and read by others. What fails here would
-# fail there, four gigabytes later. (`make test-slow` runs the same at full width; it takes 8 GB of memory.)
+# It draws noise, as it must: its weights are random. But it *is* the real thing's path: the published blocks and sampler
+# (PNDM), 77 tokens of CLIP's length, an adapter with the same 128 matrices, saved by us and read by others. What fails
+# here would fail there, four gigabytes later. (`make test-slow` runs the same at full width; it takes 8 GB of memory.)
 #
 # ## 8. Your own folder
 #
@@ -489,7 +490,10 @@ rejected.groupby("reason")["file_name"].agg(["size", "first"])
 # is read as whom, and for the measuring we need faces that training *never sees*. Set a third aside, now:
 
 # %%
-mine = read_metadata(WORK / "mine").dropna(subset=["gender"]).reset_index(drop=True)          # who has no label sits out
+mine = read_metadata(WORK / "mine")
+if "gender" not in mine:
+    raise InputError("metadata.csv: add a column gender (Male/Female) beside file_name, to set the mix.")
+mine = mine.dropna(subset=["gender"]).reset_index(drop=True)                                  # who has no label sits out
 held = mine.groupby("gender").sample(frac=1 / 3, random_state=0).index
 mine["split"] = np.where(mine.index.isin(held), "evaluate", "finetune")
 mine.to_csv(WORK / "mine/metadata.csv", index=False)

@@ -1,6 +1,7 @@
 """The course as web pages: every notebook is there, with its pictures and readings, and no link leads nowhere."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -37,6 +38,19 @@ def test_pictures_and_widgets_need_no_kernel(pages):
     page = pages["02_indicator_design"]
     assert page.count("data:image/png;base64") >= 5
     assert "share of men aimed at" in page, "the widget's static reading"
+
+
+def test_every_picture_has_words(book, pages):
+    assert [name for name, page in pages.items() if book.UNDESCRIBED in page] == []
+    assert "Figure 1 of the section 3. Weights from a density" in pages["02_indicator_design"]
+
+
+def test_a_picture_is_described_by_its_section_and_keeps_words_of_its_own(book):
+    picture = f'<img alt="{book.UNDESCRIBED}"/>'
+    first = f'<h2>1. Look<a href="#x">¶</a></h2>{picture}{picture}<img alt="mine"/>'
+    page = book.described(first + '<h2>2. Count</h2><img src="x"/>')
+    assert re.findall('alt="([^"]*)"', page) == [
+        "Figure 1 of the section 1. Look", "Figure 2 of the section 1. Look", "mine", "Figure 1 of the section 2. Count"]
 
 
 def test_links_that_lead_nowhere_are_found(book, tmp_path):
