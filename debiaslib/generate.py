@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 import time
 import warnings
@@ -24,7 +25,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
 from tqdm.auto import tqdm
 
-from debiaslib.atomic import replacing
+from debiaslib.atomic import read_record, replacing
 from debiaslib.contours import STYLES, Contour, contour_of, dimmed, open_picture, sketch_of
 from debiaslib.errors import InputError
 from debiaslib.finetune import ADAPTER_FILE, RECORD_FILE, write_json
@@ -37,6 +38,7 @@ from debiaslib.presets import (
     fast_precision,
     get_preset,
     load_pipeline,
+    preset_of,
     quiet_loading,
     sha256,
     to_pixels,
@@ -186,6 +188,10 @@ def _check_request(config: SampleConfig, n: int, seeds: Sequence[int]) -> None:
         raise InputError("prompt: empty. Say what to draw, for instance 'a human face'.")
     if config.steps < 1 or n < 1:
         raise InputError(f"steps {config.steps}, n {n}: both must be at least 1.")
+    if not math.isfinite(config.guidance):
+        raise InputError(f"guidance {config.guidance}: must be a number, 1 for none.")
+    if config.batch < 1:
+        raise InputError(f"batch {config.batch}: must be at least 1, one picture at a time.")
     if len(seeds) < n:
         raise InputError(f"seeds: {len(seeds)} for {n} pictures. Give a seed for each, or ask for {len(seeds)}.")
 
@@ -239,8 +245,9 @@ def generate(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, out
     """Draw `n` pictures into an ImageFolder: `images/00000.png` ..., `metadata.csv` (prompt, seed), `generate.json`.
 
     A killed run continues with the pictures that are missing. Raises InputError when `out` holds pictures made with other
-    settings and `overwrite` is off.
+    settings and `overwrite` is off, and as `sample` does, before anything is written.
     """
+    _check_request(config, n, range(n))
     settings = asdict(config) | {"model": model} | ({"guide": guide.settings()} if guide else {})
     _claim(out, settings, overwrite=overwrite)
     began = time.perf_counter()
@@ -264,7 +271,7 @@ def generate(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, out
 
 def _claim(out: Path, settings: dict, *, overwrite: bool) -> None:
     record = out / "generate.json"
-    found = json.loads(record.read_text())["settings"] if record.exists() else None
+    found = read_record(record).get("settings") if record.exists() else None
     if found == settings:
         return
     if found is not None and found != settings:
@@ -290,13 +297,13 @@ def load_model(model: str | Path) -> tuple[StableDiffusionPipeline, Preset]:
     """
     folder = Path(model)
     if not (folder / ADAPTER_FILE).exists():
-        preset = PRESETS.get(str(model)) or PRESETS["tiny"]
-        return load_pipeline(preset if str(model) in PRESETS else model), preset
+        pipe = load_pipeline(model)
+        return pipe, PRESETS.get(str(model)) or preset_of(pipe)
     record = folder / RECORD_FILE
     if not record.exists():
         raise InputError(f"{folder}: an adapter without {RECORD_FILE}, which names its base model. "
                          "Train it with `debiaslib train`.")
-    content = json.loads(record.read_text())
+    content = read_record(record)
     if content.get("adapter_sha256") not in (None, sha256(folder / ADAPTER_FILE)):
         raise InputError(f"{folder / ADAPTER_FILE}: differs from its hash in {RECORD_FILE}. Train it again, or restore it.")
     preset = get_preset(content.get("preset", "tiny"))
@@ -391,6 +398,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", type=int, default=16, help="how many pictures; default 16")
     parser.add_argument("--steps", type=int, default=None, help="denoising steps; default the preset's")
     parser.add_argument("--guidance", type=float, default=None, help="guidance scale, 1 is none; default the preset's")
+    parser.add_argument("--batch", type=int, default=None,
+                        help="how many are drawn at once: fewer take less memory, and the pictures stay the same but for "
+                             "rounding; default the preset's")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next ones follow; default 0")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="an ImageFolder: images/ and metadata.csv")
     parser.add_argument("--overwrite", action="store_true", help="replace pictures made with other settings")
@@ -410,7 +420,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`debiaslib generate`."""
     pipe, preset = load_model(args.model)
-    config = SampleConfig.of(preset, prompt=args.prompt, steps=args.steps, guidance=args.guidance, seed=args.seed)
+    config = SampleConfig.of(preset, prompt=args.prompt, steps=args.steps, guidance=args.guidance, batch=args.batch,
+                             seed=args.seed)
     adapter = Path(args.model) / ADAPTER_FILE
     identity = f"{args.model}@{sha256(adapter)[:12]}" if adapter.exists() else str(args.model)
     guide = read_guide(args, pipe, preset)

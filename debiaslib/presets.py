@@ -84,6 +84,13 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
+def preset_of(pipe: StableDiffusionPipeline) -> Preset:
+    """The preset whose settings fit a pipeline: the widest whose pictures are no larger than this one draws by default."""
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    fitting = [preset for preset in PRESETS.values() if preset.image_size <= side] or [PRESETS["tiny"]]
+    return max(fitting, key=lambda preset: preset.image_size)
+
+
 def load_pipeline(preset: Preset | str | Path, *, device: str | torch.device | None = None) -> StableDiffusionPipeline:
     """The pipeline of a preset, a pipeline folder or a hub id, ready on `device` (GPU if there is one), in fp32.
 

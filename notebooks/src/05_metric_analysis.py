@@ -210,9 +210,13 @@ pd.DataFrame(lines)
 
 # %% [markdown]
 # From autoencoded photographs to strongly denoised ones the estimate goes from .20 to .32. The kit takes
-# `denoised_t399`: real faces, noised to that timestep and drawn anew by the generator's denoiser. It is the strongest
-# softening at which the person is still the same, so that the label holds. That is a choice. Say so, and show the
-# uncorrected figure beside it.
+# `denoised_t399`: real faces, noised to that timestep and drawn anew by the generator's denoiser, about as soft as what it
+# generates. Is the person still the same, so that the label holds? Not always. The judge that was trained on soft faces
+# (section 14) reads .93 to .95 of blurred ones as labelled, and of these .85 and .86. What is missing there is hardly the
+# softness: the denoiser has drawn somebody else. So this correction takes out more than the judge's error and pushes every
+# share away from one half. Skew comes out larger than it is, before debiasing and after; *balanced* gets harder to reach,
+# not easier. With `autoencoder` it takes out too little. The truth lies between the two. That is a choice: say so, and show
+# the uncorrected figure beside it.
 #
 # ## 4. Who was not counted
 #

@@ -112,7 +112,7 @@ def test_a_folder_of_the_user_is_left_alone(small_pipe, tmp_path):
         generate(small_pipe, n=1, config=CONFIG, out=tmp_path)
 
 
-@pytest.mark.parametrize("changes", [{"prompt": " "}, {"steps": 0}])
+@pytest.mark.parametrize("changes", [{"prompt": " "}, {"steps": 0}, {"batch": 0}])
 def test_requests_that_cannot_be_met(small_pipe, changes):
     with pytest.raises(InputError):
         draw(small_pipe, **changes)
@@ -213,17 +213,23 @@ def test_a_prompt_too_long_is_told_what_was_cut(small_pipe):
         draw(small_pipe, n=1, prompt=words)
 
 
-def test_command_line_follows_a_sketch(small_pipe, tmp_path, monkeypatch, capsys):
-    save_controlnet(speaking_controlnet(small_pipe), tmp_path / "net", record={})
+@pytest.fixture
+def call(small_pipe, tmp_path, monkeypatch):
+    """`debiaslib generate` with options, into a folder of that name."""
     monkeypatch.setattr("debiaslib.generate.load_model", lambda model: (small_pipe, get_preset("tiny")))
-    Image.fromarray(square_contour(64).drawing).save(tmp_path / "lines.png")
-    Image.new("RGBA", (64, 64)).save(tmp_path / "empty.png")
 
-    def call(*options, out="faces"):
+    def run_with(*options, out="faces"):
         parser = argparse.ArgumentParser()
         add_arguments(parser)
         return run(parser.parse_args(["-n", "1", "--steps", "2", "--out", str(tmp_path / out), *options]))
 
+    return run_with
+
+
+def test_command_line_follows_a_sketch(small_pipe, call, tmp_path, capsys):
+    save_controlnet(speaking_controlnet(small_pipe), tmp_path / "net", record={})
+    Image.fromarray(square_contour(64).drawing).save(tmp_path / "lines.png")
+    Image.new("RGBA", (64, 64)).save(tmp_path / "empty.png")
     lines, empty = str(tmp_path / "lines.png"), str(tmp_path / "empty.png")
     assert call("--sketch", lines, "--controlnet", str(tmp_path / "net")) == 0
     assert "after a drawing (controlnet)" in capsys.readouterr().out
@@ -234,6 +240,22 @@ def test_command_line_follows_a_sketch(small_pipe, tmp_path, monkeypatch, capsys
         with pytest.raises(InputError, match=words):
             call(*options, out="third")
     assert not (tmp_path / "third").exists()
+
+
+def test_command_line_draws_as_many_at_once_as_it_is_told(call, tmp_path):
+    drawn = {}
+    for batch in (1, 2, 3):
+        assert call("-n", "3", "--batch", str(batch), out=f"by{batch}") == 0
+        assert json.loads((tmp_path / f"by{batch}/generate.json").read_text())["settings"]["batch"] == batch
+        drawn[batch] = np.stack([np.asarray(Image.open(path)) for path in sorted(tmp_path.glob(f"by{batch}/images/*.png"))])
+    assert drawn[1].shape == (3, 32, 32, 3)
+    for batch in (2, 3):
+        assert np.abs(drawn[batch].astype(int) - drawn[1]).max() <= 1
+    for options, words in ((("--batch", "0"), "batch 0: must be at least 1"), (("--batch", "-4"), "batch -4"),
+                           (("--steps", "0"), "at least 1")):
+        with pytest.raises(InputError, match=words):
+            call(*options, out="none")
+    assert not (tmp_path / "none").exists()
 
 
 # Seeds of one's own, and steps that are told ----------------------------------------------------------------------------

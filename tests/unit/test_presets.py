@@ -1,6 +1,7 @@
 """Presets and weights: what is found, what is refused, and how a picture becomes latents."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -71,3 +72,16 @@ def test_latents_carry_the_scaling_factor(small_pipe):
 def test_narrow_groups_keep_their_layout_on_a_cpu(groups, device, layout):
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), torch.nn.GroupNorm(groups, 64))
     assert presets.fastest_layout(network, torch.device(device)) == layout
+
+
+@pytest.mark.parametrize(("side", "factor", "name"), [(16, 4, "tiny"), (64, 8, "sd15"), (96, 8, "sd15"), (4, 8, "tiny")])
+def test_a_folder_gets_the_settings_of_the_preset_of_its_size(side: int, factor: int, name: str):
+    pipe = types.SimpleNamespace(vae_scale_factor=factor, unet=types.SimpleNamespace(config=types.SimpleNamespace(sample_size=side)))
+    assert presets.preset_of(pipe).name == name
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", ""])
+def test_a_broken_manifest_is_bad_input(tmp_path, text: str):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match="manifest.json: .*Restore it"):
+        presets.check_manifest(tmp_path)
