@@ -98,9 +98,26 @@ def _kit(presets: ModuleType) -> list[Weights]:
     return [
         _pipeline("tiny-sd", presets.PRESETS["tiny"].source, presets, purpose="the tiny Stable Diffusion",
                   remedy=f"git checkout -- data/models, or train it: {_tool()} -m debiaslib pretrain --help"),
+        _smaller_models(presets),
         Weights(name="face pool", purpose="the tiny preset's training faces", remedy="git checkout -- data/faces",
                 where=_existing(presets.data_root() / "faces/metadata.csv")),
     ]
+
+
+def _smaller_models(presets: ModuleType) -> Weights:
+    """What stands beside the tiny model: a ControlNet for contours, a second judge, heads that read more attributes."""
+    folders = [presets.data_root() / "models" / name for name in ("tiny-contour", "soft-judge", "attribute-heads")]
+    faults = [fault for folder in folders if (fault := _altered(folder, presets))]
+    return Weights(name="tiny-contour, judges", purpose="contours, the second judge, attributes", fault=next(iter(faults), None),
+                   where=_short(folders[0].parent) if all(folder.is_dir() for folder in folders) else None,
+                   remedy="git checkout -- data/models")
+
+
+def _altered(folder: Path, presets: ModuleType) -> str | None:
+    try:
+        return presets.check_manifest(folder)
+    except InputError as error:
+        return str(error).partition(". ")[0]
 
 
 def _carried_by_packages() -> list[Weights]:
