@@ -10,6 +10,9 @@ PIP_ARGS ?=
 # More options for pytest, for instance `make test PYTEST_ARGS="-k doctor"`.
 PYTEST_ARGS ?=
 
+# A picture given to the panel comes in one message. At tornado's own limit, 10 MB, the connection breaks without a word.
+MESSAGES := {'websocket_max_message_size': 104857600}
+
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBVAL     := $(if $(NOTEBOOKS),--nbval --nbval-current-env --nbval-cell-timeout=120)
 
@@ -35,13 +38,13 @@ bench: .venv/installed  ## speed and size as ratios measured in one run, in runs
 	.venv/bin/python -m debiaslib.bench
 
 lab: .venv/installed  ## open JupyterLab
-	.venv/bin/python -m jupyterlab
+	.venv/bin/python -m jupyterlab --ServerApp.tornado_settings="$(MESSAGES)"
 
 notebooks: .venv/installed  ## rebuild the notebooks from notebooks/src and run them
 	.venv/bin/python notebooks/build.py
 
 app: .venv/installed  ## faces from a prompt, a contour or your strokes, without code, on this machine alone
-	.venv/bin/python -m voila notebooks/app/panel.ipynb --Voila.ip=127.0.0.1 --port=8866
+	.venv/bin/python -m voila notebooks/app/panel.ipynb --Voila.ip=127.0.0.1 --port=8866 --Voila.tornado_settings="$(MESSAGES)"
 
 book: .venv/installed  ## the notebooks as web pages, in runs/book
 	.venv/bin/python notebooks/book.py

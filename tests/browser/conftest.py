@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -21,11 +22,10 @@ CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chro
 # A machine without a network is what the course promises to run on: the browser must not wait for one either.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
-# Said by JupyterLab and the browser themselves, whatever the notebook: each with its reason.
+# Said by Voila itself, whatever the notebook: each with its reason. JupyterLab has nothing to say.
 EXPECTED = (
-    "Failed to load resource",  # JupyterLab asks for settings files that a fresh folder does not have
-    "net::ERR_",  # and for news of extensions, where there is no network
-    "The getter for the shared module is not a function",  # Voila tries JupyterLab's extensions; some need JupyterLab itself
+    "(https://cdn.jsdelivr.net/npm/@fortawesome/",  # its page asks for icons, where there is no network: buttons have words
+    "The getter for the shared module is not a function",  # it tries JupyterLab's extensions; some need JupyterLab itself
 )
 
 
@@ -53,24 +53,31 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def messages(root: Path) -> str:
+    """How large a message may be, as `make app` and `make lab` tell their servers."""
+    return re.search(r"^MESSAGES := (.*)$", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1]
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory, messages: str) -> Iterator[tuple[str, Path]]:
     """A JupyterLab of our own on loopback: its address, and the folder that it serves."""
     folder, state = tmp_path_factory.mktemp("served"), tmp_path_factory.mktemp("jupyter")
     _settle(state / "jupyterlab_settings_dir")
     command = ["jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", "--IdentityProvider.token=",
-               "--LabApp.news_url=None", f"--ServerApp.root_dir={folder}"]
+               "--LabApp.news_url=None", f"--ServerApp.root_dir={folder}", f"--ServerApp.tornado_settings={messages}"]
     with _server(command, state, folder) as server:
         yield _address(server, state), folder
 
 
 @pytest.fixture(scope="session")
-def app(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[str]:
+def app(tmp_path_factory: pytest.TempPathFactory, root: Path, messages: str) -> Iterator[str]:
     """The app as `make app` serves it, by Voila on loopback: its address."""
     state = tmp_path_factory.mktemp("voila")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["voila", str(root / "notebooks/app/panel.ipynb"), "--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}"]
+    command = ["voila", str(root / "notebooks/app/panel.ipynb"), "--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}",
+               f"--Voila.tornado_settings={messages}"]
     with _server(command, state, root) as server:
         yield _answering(server, f"http://127.0.0.1:{port}/", state)
 
@@ -130,7 +137,8 @@ def _address(server: subprocess.Popen, state: Path, *, patience: float = 90) -> 
 def seen(browser: Browser) -> Iterator[Seen]:
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     seen = Seen(page)
-    page.on("console", lambda message: seen.errors.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda message: seen.errors.append(f"{message.text} ({message.location['url']})")
+            if message.type == "error" else None)
     page.on("pageerror", lambda error: seen.errors.append(str(error)))
     yield seen
     page.close()

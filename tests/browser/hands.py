@@ -1,8 +1,23 @@
 """What a hand does to the widgets, in JupyterLab and in Voila alike."""
 
 import re
+from collections.abc import Sequence
 
 from playwright.sync_api import Locator, Page, expect
+
+OVAL = ((0.3, 0.2), (0.7, 0.2), (0.8, 0.5), (0.7, 0.8), (0.5, 0.95), (0.3, 0.8), (0.2, 0.5), (0.3, 0.2))
+
+
+def stroke(page: Page, pad: Locator, places: Sequence[tuple[float, float]]) -> None:
+    """Drag the mouse through places of the pad, in shares of its side."""
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+    at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for place in at[1:]:
+        page.mouse.move(*place, steps=4)
+    page.mouse.up()
 
 
 def slider(page: Page, name: str, *, last: bool = False) -> Locator:

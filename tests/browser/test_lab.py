@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hands import explore
+from hands import OVAL, explore, stroke
 from playwright.sync_api import Locator, Page, expect
 from playwright.sync_api import TimeoutError as PatienceError
 
@@ -42,12 +42,12 @@ def choose(page: Page, menu: str, entry: str, *, until: str, count: int) -> None
     raise AssertionError(f"{menu} > {entry} did nothing; the prompts read {page.evaluate(PROMPTS)}")
 
 
-def run_all(page: Page, notebook: Path) -> None:
-    """Clear all outputs, run all cells, and wait until each has its number, or one fails."""
+def run_all(page: Page, notebook: Path, *, patience: int = 300) -> None:
+    """Clear all outputs, run all cells, and wait until each has its number, or one fails, for so many seconds."""
     count = sum(cell["cell_type"] == "code" for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"])
     choose(page, "Edit", "Clear Outputs of All Cells", until=CLEARED, count=count)
     choose(page, "Run", "Run All Cells", until=STARTED, count=count)
-    page.wait_for_function(FINISHED, arg=count, timeout=300_000)
+    page.wait_for_function(FINISHED, arg=count, timeout=1000 * patience)
     assert page.locator(ERROR).all_text_contents() == []
 
 
@@ -91,6 +91,10 @@ def test_the_alpha_explorer_and_the_panel_of_notebook_04_answer(lab, seen, root:
     explore(page)
     page.get_by_role("button", name="generate").click()
     expect(page.get_by_text("4 drawn by the base model")).to_be_visible(timeout=60_000)
+    page.get_by_role("button", name="sketch", exact=True).click()
+    expect(page.get_by_text("no stroke on it")).to_be_visible(timeout=30_000)
+    stroke(page, page.locator("canvas:visible").last, OVAL)
+    expect(page.get_by_text("What the model gets of your sketch")).to_be_visible(timeout=30_000)
 
 
 EXPLORERS = {

@@ -4,16 +4,33 @@ import io
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import product
 
 import numpy as np
 import pytest
+import torch
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from PIL import Image
 
 from debiaslib.contour_training import ContourConfig, build_controlnet
 from debiaslib.contours import sketch_of
 from debiaslib.errors import InputError
+from debiaslib.finetune import ADAPTER_FILE
 from debiaslib.gallery import AlphaSwitch, Studio, load_gallery
-from debiaslib.widgets.panel import METHODS, MOST, PURPOSE, SOURCES, ReconstructionPanel, Request, draw_request, read_seeds
+from debiaslib.generate import PromptCut
+from debiaslib.widgets.panel import (
+    METHODS,
+    MOST,
+    PURPOSE,
+    SOURCES,
+    ReconstructionPanel,
+    Request,
+    agreement_table,
+    draw_request,
+    read_seeds,
+    result_grid,
+)
 from debiaslib.widgets.sketch import BLANK, LINE_FACE, SIDE, SketchPad, Stroke, ink_of, line_face
 
 FACE = Stroke(points=((90, 60), (230, 60), (230, 250), (90, 250), (90, 60)), width=8)
@@ -24,14 +41,29 @@ class SmallStudio(Studio):
 
     size = 32
 
-    def __init__(self, pipe):
+    def __init__(self, pipe, files=()):
         super().__init__(None)
-        self.switch = AlphaSwitch(pipe, {})
+        self.switch = AlphaSwitch(pipe, dict(files))
+        self.alphas = self.switch.alphas
 
 
 @pytest.fixture
 def studio(small_pipe):
     return SmallStudio(small_pipe)
+
+
+@pytest.fixture
+def adapted(small_pipe, tmp_path):
+    """A studio with adapters of random weights for alpha 0 and 0.1."""
+    files = {alpha: tmp_path / f"alpha{alpha:g}" for alpha in (0.0, 0.1)}
+    torch.manual_seed(0)
+    for folder in files.values():
+        small_pipe.unet.add_adapter(LoraConfig(r=2, lora_alpha=4, target_modules=["to_q", "to_v"], init_lora_weights=False))
+        small_pipe.save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(small_pipe.unet),
+                                     weight_name=ADAPTER_FILE)
+        small_pipe.unet.delete_adapters("default")
+    small_pipe.unload_lora_weights()
+    return SmallStudio(small_pipe, files)
 
 
 @pytest.fixture
@@ -101,9 +133,37 @@ def test_each_method_gives_a_picture_a_seed_and_steps_count_through(studio):
                       methods=METHODS["both"], strength=1.0)
     found = draw_request(studio, request, on_step=lambda done, of: told.append((done, of)))
     assert list(found) == ["ControlNet", "image-to-image"] and told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert all(pixels.shape == (2, 32, 32, 3) for pixels in found.values())
+    assert all(pixels.shape == (1, 2, 32, 32, 3) for pixels in found.values())
     alone = draw_request(studio, Request(prompt="a human face", seeds=(1, 5), steps=2))["prompt"]
     assert np.abs(found["ControlNet"].astype(int) - alone).max() <= 1, "untrained, a ControlNet is mute"
+
+
+def test_every_alpha_is_a_column_of_the_same_seeds(adapted):
+    told, alphas = [], (None, 0.0, 0.1)
+    request = Request(prompt="a human face with a hat", seeds=(3, 7), steps=2, alphas=alphas)
+    found = draw_request(adapted, request, on_step=lambda done, of: told.append((done, of)))["prompt"]
+    assert found.shape == (3, 2, 32, 32, 3) and told == [(done, 6) for done in range(1, 7)]
+    for alpha, drawn in zip(alphas, found.astype(int), strict=True):
+        alone = draw_request(adapted, replace(request, alphas=(alpha,)))["prompt"][0]
+        assert np.abs(drawn - alone).max() <= 1
+    assert all(np.abs(found[one].astype(int) - found[other]).max() > 1 for one, other in ((0, 1), (0, 2), (1, 2)))
+    grid = result_grid({"prompt": found}, request)
+    for row, column in product(range(2), range(3)):
+        top, left = 32 + 66 * row, 42 + 66 * column
+        np.testing.assert_array_equal(grid[top:top + 64:2, left:left + 64:2], found[column, row])
+
+
+def test_every_alpha_after_a_contour_has_its_agreement(adapted):
+    request = Request(prompt="a human face", seeds=(3,), steps=1, alphas=(None, 0.1), strength=1.0,
+                      contour=sketch_of(ink_of([FACE]), size=32), methods=("image-to-image",))
+    table = agreement_table(draw_request(adapted, request), request)
+    assert "image-to-image, base model" in table and "image-to-image, alpha 0.1" in table
+
+
+def test_a_prompt_that_is_cut_is_told_once(adapted):
+    with pytest.warns(PromptCut) as notes:
+        draw_request(adapted, Request(prompt="a human face " * 40, seeds=(1,), steps=1, alphas=(None, 0.0, 0.1)))
+    assert len(notes) == 1
 
 
 # The pad ---------------------------------------------------------------------------------------------------------------
@@ -155,8 +215,8 @@ def test_a_sketch_becomes_pictures_with_their_agreement(panel):
     panel.source.value, panel.method.value = SOURCES[2], "image-to-image"
     assert "no stroke on it" in panel.lines_said.value and panel.lines.layout.display == "none"
     panel.pad.strokes = (FACE,)
-    assert "What the model gets" in panel.lines_said.value and panel.lines.layout.display is None
-    assert "2 drawn by" in press(panel)
+    assert "What the model gets of your sketch" in panel.lines_said.value and panel.lines.layout.display is None
+    assert "2 drawn by the base model, no adapter. Lines: your sketch. Steps: 2." in press(panel)
     assert "image-to-image" in panel.agreement.value and "edge F1" in panel.agreement.value
 
 
@@ -166,9 +226,24 @@ def test_a_photograph_becomes_lines(panel):
     shades = np.add.outer(np.arange(48), np.arange(48)).astype(np.uint8)
     shades[12:36, 12:36] += 120
     give(panel, file_of(Image.fromarray(shades)))
-    assert "What the model gets" in panel.lines_said.value
+    assert "What the model gets of me.png (" in panel.lines_said.value
     panel.style.value = "scribble"
-    assert "2 drawn by" in press(panel)
+    assert "Lines: me.png (" in press(panel) and "KB)" in panel.runner.status.value
+
+
+def test_what_is_drawn_from_is_named_with_its_size_so_that_none_is_taken_for_another(panel):
+    panel.source.value, panel.method.value = SOURCES[1], "image-to-image"
+    assert "up to 50 MB" in panel.photo.children[1].value
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    noise[100:300, 100:300] //= 8
+    give(panel, file_of(Image.fromarray(noise), name="<b>large</b>.png"))
+    assert "of &lt;b&gt;large&lt;/b&gt;.png (0." in panel.lines_said.value and "MB):" in panel.lines_said.value
+    assert "&lt;b&gt;large&lt;/b&gt;.png (0." in press(panel)
+    give(panel, file_of(Image.new("RGB", (8, 8)), name="small.png"))
+    assert "small.png: 8 x 8 pixels are too few" in panel.lines_said.value and "large" not in panel.lines_said.value
+    assert panel.result.layout.display is None
+    assert "small.png: 8 x 8" in press(panel)
+    assert panel.result.layout.display == "none" and panel.agreement.value == "", "faces of another picture are no answer"
 
 
 def test_bad_input_is_told_in_the_panel_and_the_next_attempt_works(panel, monkeypatch):
@@ -201,6 +276,17 @@ def test_without_a_controlnet_it_says_what_to_do(panel):
 def test_an_alpha_without_an_adapter_is_told(panel):
     panel.alpha.options = [("0.3", 0.3)]
     assert "alpha 0.3: no adapter for it" in press(panel)
+
+
+def test_every_alpha_is_one_choice_beside_the_slider(adapted):
+    panel = ReconstructionPanel(load_gallery(), adapted)
+    panel.steps.value, panel.n.value, panel.every.value = 2, 2, True
+    assert panel.alpha.disabled
+    assert "2 drawn by each of base model, alpha 0, alpha 0.1. Steps: 2." in press(panel)
+    assert panel.runner.bar.value == panel.runner.bar.max == 6
+    assert Image.open(io.BytesIO(panel.result.value)).size == (42 + 3 * 66, 32 + 2 * 66)
+    panel.every.value = False
+    assert not panel.alpha.disabled and "2 drawn by the base model" in press(panel)
 
 
 def test_it_can_be_stopped_in_the_middle_and_used_again(panel):
