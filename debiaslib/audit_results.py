@@ -43,6 +43,7 @@ from debiaslib.superres import (
     SearchConfig,
     bicubic,
     flip_rates,
+    identity_distance,
     network_enlarger,
     read_superres,
     search_enlarger,
@@ -130,7 +131,7 @@ def tidy(pictures: pd.DataFrame, *, truth: str = "truth") -> pd.DataFrame:
 
 
 def audit_tables(pictures: pd.DataFrame, *, draws: int = 400, seed: int = 0) -> dict[str, pd.DataFrame]:
-    """`errors`, `disparities` (columns set and truth in front), `comparison` and `noise`, from rows a picture.
+    """`errors`, `disparities` (columns set and truth in front), `comparison`, `equal_sizes`, `noise`, from rows a picture.
 
     `draws` are those of the calibration's bootstrap.
     """
@@ -144,7 +145,8 @@ def audit_tables(pictures: pd.DataFrame, *, draws: int = 400, seed: int = 0) -> 
         errors.append(_fronted(table, name, label))
         tests.append(_fronted(disparities(table[table["by"].isin(("all", SUBGROUP))]), name, label))
     errors, tests = pd.concat(errors, ignore_index=True), pd.concat(tests, ignore_index=True)
-    return {"errors": errors, "disparities": tests, "comparison": _comparisons(errors, seed), "noise": _noise(pictures)}
+    return {"errors": errors, "disparities": tests, "comparison": _comparisons(errors, seed),
+            "equal_sizes": equal_sizes(pictures, seed=seed), "noise": _noise(pictures)}
 
 
 def _fronted(table: pd.DataFrame, name: str, truth: str) -> pd.DataFrame:
@@ -166,6 +168,50 @@ def _comparisons(errors: pd.DataFrame, seed: int) -> pd.DataFrame:
             found = compare_audits(one, errors[errors["set"] == other], by=by, seed=seed)
             parts.append(_fronted(found.assign(by=by, against=other), name, truth))
     return pd.concat(parts, ignore_index=True)
+
+
+def equal_sizes(pictures: pd.DataFrame, *, share: float = 0.45, splits: int = 100, seed: int = 0) -> pd.DataFrame:
+    """Do photographs foretell photographs better than generated faces do? Rank correlations of the subgroups' errors.
+
+    `splits` times a `share` of the photographs held out, and as many generated faces, are each held against the rest of
+    those photographs, so that only where they come from differs. Columns: set ("generated", "held out", or the first less
+    the second, split by split), classifier ("mean" of all), n, n_against, splits, rho (mean over splits), low and high (the
+    middle 95 % of splits: they share pictures, so this is no confidence interval). Without both sets there are no rows.
+    """
+    sets = {name: pictures[pictures["set"] == name] for name in ("generated", "held out")}
+    if any(part.empty for part in sets.values()):
+        return pd.DataFrame(columns=["set", "classifier", "n", "n_against", "splits", "rho", "low", "high"])
+    wrong, random, found = {name: _wrong(part) for name, part in sets.items()}, np.random.default_rng(seed), []
+    ids = {name: part["picture"].to_numpy() for name, part in sets.items()}
+    n = min(int(share * len(ids["held out"])), len(ids["generated"]))
+    for split in range(splits):
+        order = random.permutation(ids["held out"])
+        picks = {"generated": random.choice(ids["generated"], n, replace=False), "held out": order[:n]}
+        rest = _errors_of(wrong["held out"], order[n:])
+        rhos = {name: _rank_correlations(_errors_of(wrong[name], some), rest) for name, some in picks.items()}
+        rhos["generated less held out"] = rhos["generated"] - rhos["held out"]
+        found += [rho.rename("rho").reset_index().assign(set=name, split=split) for name, rho in rhos.items()]
+    rows = pd.concat(found).groupby(["set", "classifier"], sort=False)["rho"]
+    table = pd.DataFrame({"rho": rows.mean(), "low": rows.quantile(0.025), "high": rows.quantile(0.975)}).reset_index()
+    sizes = {"n": n, "n_against": len(ids["held out"]) - n, "splits": splits}
+    return table.assign(**sizes)[["set", "classifier", *sizes, "rho", "low", "high"]]
+
+
+def _wrong(pictures: pd.DataFrame) -> pd.DataFrame:
+    rows = tidy(pictures)
+    rows = rows[rows["score"].notna()]
+    return rows.assign(wrong=(rows["score"] > 0.5) != (rows["truth"] > 0.5))
+
+
+def _errors_of(rows: pd.DataFrame, picks: np.ndarray) -> pd.DataFrame:
+    """The error of each subgroup (a row) by each classifier (a column) over the pictures picked."""
+    return rows[rows["picture"].isin(picks)].groupby([SUBGROUP, "classifier"])["wrong"].mean().unstack()
+
+
+def _rank_correlations(errors: pd.DataFrame, others: pd.DataFrame) -> pd.Series:
+    """Spearman's correlation by classifier, and their mean; NaN where all groups err alike."""
+    rhos = {name: pd.concat([errors[name], others[name]], axis=1).corr(method="spearman").iloc[0, 1] for name in errors}
+    return pd.Series(rhos | {"mean": np.mean([*rhos.values()])}).rename_axis("classifier")
 
 
 def _noise(pictures: pd.DataFrame) -> pd.DataFrame:
@@ -207,7 +253,7 @@ def spread_rows(frame: pd.DataFrame, most: int, *, seed: int) -> np.ndarray:
 def superres_tables(sets: Sequence[FaceSet], panel: Sequence[Classifier], training: np.ndarray, *, work: Path,
                     network: NetworkConfig, search: SearchConfig, most: int, seed: int = 0) -> pd.DataFrame:
     """`flip_rates` of bicubic, network and, for generated faces, latent search, as every classifier of `panel` sees them; a
-    column `set` in front.
+    column `set` in front, and the mean distance of the face embeddings (`gap_identity`) beside that of the pixels.
 
     The network learns from `training` uint8 (N, 64, 64, 3). `most` pictures of a set are enlarged.
     """
@@ -219,7 +265,7 @@ def superres_tables(sets: Sequence[FaceSet], panel: Sequence[Classifier], traini
         methods = plain | (searched if faces.name == "generated" else {})
         chosen = faces.part(spread_rows(faces.frame, most, seed=seed))
         readings = read_superres(chosen.images, chosen.frame[["gender", "race"]], methods,
-                                 [ClassifierJudge(one) for one in panel])
+                                 [ClassifierJudge(one) for one in panel], distances={"identity": identity_distance})
         table = flip_rates(readings, by=("gender", "race"), seed=seed)
         table.insert(0, "set", faces.name)
         tables.append(table)
@@ -242,7 +288,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_classifiers(args: argparse.Namespace) -> int:
-    """pictures.csv, errors.csv, disparities.csv, comparison.csv, noise.csv and classifiers.json."""
+    """pictures.csv, errors.csv, disparities.csv, comparison.csv, equal_sizes.csv, noise.csv and classifiers.json."""
     began, parts, sets = time.perf_counter(), [], {}
     panel = get_classifiers(PANEL, "male")
     for faces in (generated_set(args.faces), *(labelled_set(args.real, name) for name in HELD_OUT)):

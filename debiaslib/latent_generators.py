@@ -25,7 +25,7 @@ from debiaslib.presets import default_device, fast_precision, to_pixels
 DCGAN_LATENTS, DCGAN_SIZE = 100, 64
 H_DIRECTIONS, H_SAMPLES = 16, 100
 CODE = 1_000_003
-"""Keeps the stream of h-space coefficients apart from that of the noise, for the same seed."""
+"""Keeps the streams of h-space coefficients apart from those of other numbers of the same seeds."""
 
 
 class LatentGenerator(Protocol):
@@ -123,9 +123,7 @@ class DiffusionGenerator:
 
     def __init__(self, pipe: StableDiffusionPipeline, *, config: SampleConfig, name: str = "tiny", progress: bool = False):
         self.name, self.config, self.progress = name, config, progress
-        scheduler = pipe.scheduler
-        if not isinstance(scheduler, DDIMScheduler):
-            scheduler = DDIMScheduler.from_config(scheduler.config)
+        scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)  # latents are not in [-1, 1]
         self.pipe = StableDiffusionPipeline(**pipe.components | {"scheduler": scheduler}, requires_safety_checker=False)
         self.pipe.set_progress_bar_config(disable=True)
         side = pipe.unet.config.sample_size
@@ -162,8 +160,7 @@ class HSpaceGenerator(DiffusionGenerator):
     """The same, with coefficients along directions of the U-Net's middle block behind the noise in each latent.
 
     `directions` float32 (R, C): an offset of the middle block's C channels at every place and step for a coefficient of 1
-    (h-space, Kwon et al. 2023; as guidance Parihar et al. 2024, "Balancing Act"). Coefficients are drawn from N(0, 1) times
-    `spread`; 0 is the plain model.
+    (h-space, Kwon et al. 2023). Coefficients are drawn from N(0, 1) times `spread`; 0 is the plain model.
     """
 
     def __init__(self, pipe: StableDiffusionPipeline, *, directions: np.ndarray, config: SampleConfig, spread: float = 1.0,
@@ -178,8 +175,9 @@ class HSpaceGenerator(DiffusionGenerator):
 
     def sample_latents(self, n: int, seed: int) -> np.ndarray:
         """See `LatentGenerator`."""
-        coefficients = gaussian_latents(n, len(self.directions), seed=CODE * (seed + 1)) * self.spread
-        return np.concatenate([super().sample_latents(n, seed), coefficients], axis=1)
+        rows = [np.random.default_rng([CODE, seed + row]).standard_normal(len(self.directions)) for row in range(n)]
+        coefficients = np.reshape(rows, (n, len(self.directions))) * self.spread
+        return np.concatenate([super().sample_latents(n, seed), coefficients.astype(np.float32)], axis=1)
 
     def _draw(self, latents: np.ndarray) -> np.ndarray:
         offsets = torch.from_numpy(np.ascontiguousarray(latents[:, self.noise_dim:], np.float32)) @ self.directions

@@ -16,8 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -30,8 +33,10 @@ from tqdm.auto import tqdm
 
 from debiaslib import fairness
 from debiaslib.atomic import replacing, write_whole
+from debiaslib.audit_folder import write_results
 from debiaslib.errors import InputError
 from debiaslib.latent_generators import LatentGenerator, draw_images, draw_latents, get_generator
+from debiaslib.plots import PALETTE
 from debiaslib.presets import sha256
 
 HALF = (0.5,)
@@ -141,8 +146,8 @@ def _marginal(name: str, wish: object) -> np.ndarray:
     """Shares of an attribute's pieces."""
     if wish == "uniform":
         return np.full(BINS, 1 / BINS)
-    if isinstance(wish, Mapping) and set(wish) == {"beta"} and np.shape(wish["beta"]) == (2,) and min(wish["beta"]) > 0:
-        return np.diff(stats.beta.cdf(np.linspace(0, 1, BINS + 1), *wish["beta"]))
+    if isinstance(wish, Mapping):
+        return _beta_shares(name, wish)
     if isinstance(wish, Sequence) and not isinstance(wish, str) and len(wish) > 1:
         return _checked_shares(f"target of {name!r}", np.array([_number(name, share) for share in wish]))
     share = _number(name, wish)
@@ -151,15 +156,31 @@ def _marginal(name: str, wish: object) -> np.ndarray:
     return np.array([1 - share, share])
 
 
+def _beta_shares(name: str, wish: Mapping) -> np.ndarray:
+    pair = wish.get("beta") if len(wish) == 1 else None
+    if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+        raise _no_share(name, wish)
+    a, b = (_number(name, value) for value in pair)
+    if not 1e-3 <= min(a, b) <= max(a, b) <= 1e6:
+        raise InputError(f"target of {name!r}: a beta distribution of {a:g} and {b:g}. Give two numbers from .001 to a "
+                         "million; [1, 1] is even, [4, 4] has its middle at .5.")
+    return np.diff(stats.beta.cdf(np.linspace(0, 1, BINS + 1), a, b))
+
+
 def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value) or value < 0:
-        raise InputError(f"target of {name!r}: {value!r} is no share. Give a number from 0 to 1, \"uniform\", "
-                         "{\"beta\": [a, b]}, or a list of shares of bins.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
+        raise _no_share(name, value)
     return float(value)
 
 
+def _no_share(name: str, value: object) -> InputError:
+    shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]}..."
+    return InputError(f"target of {name!r}: {shown} is no share. Give a number from 0 to 1, \"uniform\", "
+                      "{\"beta\": [a, b]}, or a list of shares of bins.")
+
+
 def _checked_shares(what: str, shares: np.ndarray) -> np.ndarray:
-    if abs(shares.sum() - 1) > 1e-6:
+    if not abs(shares.sum() - 1) <= 1e-6:
         raise InputError(f"{what}: the shares add up to {shares.sum():.4g}, not to 1. Divide each by their sum, or add "
                          "what is missing.")
     return shares
@@ -191,11 +212,9 @@ def fit_boundary(codes: np.ndarray, scores: np.ndarray, *, attribute: str, held_
     `least_accuracy`: such a boundary separates nothing.
     """
     decided = ~np.isnan(scores)
+    _check_sides(scores, attribute)
     codes, scores = codes[decided], scores[decided]
     positive = scores > 0.5
-    if min(positive.sum(), (~positive).sum()) < 10:
-        raise InputError(f"attribute {attribute!r}: {positive.sum()} of {len(scores)} decided samples are on its positive "
-                         "side, and a boundary needs 10 on either. Draw more (--fit-samples), or take another attribute.")
     train, test = train_test_split(np.arange(len(codes)), test_size=held_out, stratify=positive, random_state=seed)
     p = scores[train]
     weight = np.concatenate([p / p.sum(), (1 - p) / (1 - p).sum()]) * len(p)
@@ -209,6 +228,19 @@ def fit_boundary(codes: np.ndarray, scores: np.ndarray, *, attribute: str, held_
     normal = model.coef_[0].astype(float)
     length = float(np.linalg.norm(normal))
     return Boundary(attribute, normal / length, float(model.intercept_[0]) / length, accuracy, len(test))
+
+
+def _check_sides(scores: np.ndarray, attribute: str) -> None:
+    """Raises InputError where there is nothing to tell apart, whether the judge is silent or sees one side alone."""
+    n, decided, positive = len(scores), int((~np.isnan(scores)).sum()), int((scores > 0.5).sum())
+    if min(positive, decided - positive) >= 10:
+        return
+    silent = f"the judge abstained on {n - decided} of {n} samples"
+    if decided < n / 2:
+        raise InputError(f"attribute {attribute!r}: {silent}, and a boundary needs 10 decided ones on either side. Look at "
+                         "the pictures: is there a face in them? Take another --judge, prompt or generator.")
+    raise InputError(f"attribute {attribute!r}: {positive} of {decided} decided samples are on its positive side "
+                     f"({silent}), and a boundary needs 10 on either. Draw more (--fit-samples), or take another attribute.")
 
 
 def projections(codes: np.ndarray, boundaries: Sequence[Boundary]) -> np.ndarray:
@@ -330,6 +362,9 @@ class RebalanceConfig:
                              "samples or more, and 1 or more of the others.")
         if not 0.5 <= self.confidence < 1:
             raise InputError(f"confidence {self.confidence}: lies in [.5, 1); .5 takes every decision.")
+        if min(self.calibration, self.seed, self.margin, self.most_margin) < 0 or not 0 <= self.plain <= 1:
+            raise InputError(f"calibration {self.calibration}, seed {self.seed}, margin {self.margin:g}, most_margin "
+                             f"{self.most_margin:g}: give 0 or more; plain {self.plain:g} is a share from 0 to 1.")
         if self.covariance not in COVARIANCES:
             raise InputError(f"covariance {self.covariance!r}: choose one of {', '.join(COVARIANCES)}.")
 
@@ -637,9 +672,10 @@ def rebalance(generator: LatentGenerator, judge, second, *, attributes: Sequence
               command: str = "", progress: bool = False) -> dict:
     """Fit (or read what was fitted), draw `n` pictures into the ImageFolder `out`, and say how far from the target they are.
 
-    Written: images/, metadata.csv, rebalancer.safetensors and .json, rebalance.json (returned), summary.md. `judge` confirms
-    codes while fitting; `second` only scores, up to `score_samples` plain pictures and as many balanced ones, and must be
-    another judge. A killed run continues. Raises InputError for bad input, and when `out` holds something else.
+    Written: images/, metadata.csv, rebalancer.safetensors and .json, rebalance.json (returned), shares.csv (see
+    `share_rows`), shares.png, summary.md. `judge` confirms codes while fitting; `second` only scores, up to `score_samples`
+    plain pictures and as many balanced ones, and must be another judge. A killed run continues. Raises InputError for bad
+    input, and when `out` holds something else.
     """
     config = config or RebalanceConfig()
     if judge.name == second.name:
@@ -666,7 +702,8 @@ def rebalance(generator: LatentGenerator, judge, second, *, attributes: Sequence
                                         | {"counts": cells.counts(scores).tolist()} for when, scores in told.items()}
     report["hashes"] = {name: sha256(out / name) for name in (TENSORS, RECORD, "metadata.csv")}
     write_whole(out / "rebalance.json", (json.dumps(report, indent=1) + "\n").encode())
-    write_whole(out / "summary.md", summary(report, cells, shares).encode())
+    table = share_rows(report, cells, shares)
+    write_results(out, {"shares": table}, {"shares": shares_figure(table)}, summary(report, cells, shares))
     return report
 
 
@@ -723,6 +760,44 @@ def _write_pictures(found: Rebalancer, generator: LatentGenerator, n: int, share
 
 def _read_text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
+
+
+def share_rows(report: Mapping, cells: Cells, shares: np.ndarray) -> pd.DataFrame:
+    """How often each judge reads each combination, before and after.
+
+    A row a judge, pictures ("before", "after") and combination: role ("confirmed" or "took no part"), wanted, count, n
+    (decided), abstained, share, and its low and high (Wilson, 95 %).
+    """
+    rows = []
+    for judge, readings in report["readings"].items():
+        role = "confirmed" if judge == report["settings"]["judge"] else "took no part"
+        for when, told in readings.items():
+            for name, wanted, count in zip(cells.names, shares, told["counts"], strict=True):
+                share = fairness.share_interval(count, told["n"])
+                rows.append((judge, role, when, name, wanted, count, told["n"], told["abstained"], share.estimate, share.low,
+                             share.high))
+    return pd.DataFrame(rows, columns=["judge", "role", "pictures", "combination", "wanted", "count", "n", "abstained",
+                                       "share", "low", "high"])
+
+
+def shares_figure(table: pd.DataFrame) -> Figure:
+    """`share_rows` as bars with intervals, a panel a judge; the mark is the share wanted."""
+    panels, names = list(table.groupby(["judge", "role"], sort=False)), list(dict.fromkeys(table["combination"]))
+    figure, axes = plt.subplots(1, len(panels), squeeze=False, sharey=True, layout="constrained",
+                                figsize=(3.4 * len(panels) + 1.2, 0.4 * len(names) + 1.3))
+    colours = {"before": "0.75", "after": PALETTE[2]}
+    for axis, ((judge, role), part) in zip(axes[0], panels, strict=True):
+        sns.barplot(part, x="share", y="combination", hue="pictures", palette=colours, errorbar=None, legend=False, ax=axis)
+        for aside, when in ((-0.2, "before"), (0.2, "after")):
+            rows = part[part["pictures"] == when]
+            ends = np.clip([rows["share"] - rows["low"], rows["high"] - rows["share"]], 0, None)
+            axis.errorbar(rows["share"], np.arange(len(rows)) + aside, xerr=ends, fmt="none", ecolor="0.2", linewidth=1)
+        axis.plot(rows["wanted"], np.arange(len(rows)), "|", color=PALETTE[3], markersize=18, markeredgewidth=2)
+        axis.set(title=f"{judge} ({role})", xlabel="share (mark: wanted)", ylabel="", xlim=(0, None))
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
+    figure.legend(handles, list(colours), loc="outside right upper", frameon=False, fontsize=8)
+    sns.despine(figure)
+    return figure
 
 
 def summary(report: Mapping, cells: Cells, shares: np.ndarray) -> str:

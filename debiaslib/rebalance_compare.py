@@ -59,7 +59,11 @@ KNOWN_SHARES = {"tiny": {"male": 0.5165, "older": 0.3152}}
 """The positive side's share among the labelled faces that a generator was trained on: for `tiny` the `pretrain` split of
 FairFace (13,860 faces; older: 40 and above). Of `dcgan` nothing is stated: DigiFace-1M comes without such labels."""
 
-FITTED = ("mixtures", "boundary edit", "h-space guidance")
+H_EDIT = "h-space boundary edit"
+"""A boundary edit within the coefficients of h-space. No distribution guidance: nothing predicts, and each picture moves by
+itself."""
+
+FITTED = ("mixtures", "boundary edit", H_EDIT)
 """Methods that need the fit, and so its judge calls."""
 
 DRAWS_LIMIT = 20
@@ -79,6 +83,10 @@ class Drawn:
     calls: int = 0
     paired: bool = False
 
+
+REFERENCE_APART = 10**7
+"""How far from the pictures compared the seeds of those lie that quality is measured against: beyond all that `rejection`
+tries, and every other range of seeds of a fit. A picture never stands on both sides."""
 
 _UNKNOWN = Interval(np.nan, np.nan, np.nan, 0.95, "nothing to compare with", 0)
 
@@ -216,7 +224,7 @@ def default_methods(generator: LatentGenerator, found: Rebalancer, target: np.nd
         methods["boundary edit"] = boundary_edit(generator, found, target, margin=margin)
         noise = getattr(generator, "noise_dim", generator.latent_dim)
         if noise < generator.latent_dim:
-            methods["h-space guidance"] = boundary_edit(generator, found, target, margin=margin, columns=slice(noise, None))
+            methods[H_EDIT] = boundary_edit(generator, found, target, margin=margin, columns=slice(noise, None))
     if isinstance(generator, DiffusionGenerator) and combination_prompts(found):
         methods["prompt mixing"] = prompt_mixing(generator, found, target)
     return methods | {"mixtures": mixtures(generator, found, target)}
@@ -232,8 +240,8 @@ def compare_methods(generator: LatentGenerator, found: Rebalancer, target: np.nd
 
     `judge` confirmed while `found` was fitted, `second` took no part. Columns: method, n; for each judge, as suffixes
     `_confirming` and `_scoring`: kl, fd, fd_low, fd_high, abstained; kid, precision, recall, density, coverage against n
-    plain pictures of other seeds (so that "no change" says what sampling alone does); spread (mean distance of two pictures'
-    features) and spread_ratio to the plain ones'; identity_change (mean distance of the face embedding `embed` to the plain
+    plain pictures of seeds that no method draws (so that "no change" says what sampling alone does); spread (mean distance
+    of two pictures' features) and spread_ratio to the plain ones'; identity_change (mean distance of the face embedding `embed` to the plain
     picture of the same seed over that between two plain pictures: 0 the same, 1 a stranger; NaN where nothing is paired);
     seconds and cpu_seconds a thousand pictures, calls a thousand pictures and calls_fitting. `extractor` may be a function
     from pictures to features (N, D).
@@ -249,7 +257,7 @@ def read_methods(generator: LatentGenerator, found: Rebalancer, target: np.ndarr
     """`compare_methods`; its scores float (n, K) as {(method, "confirming" or "scoring"): scores}; the plain pictures."""
     methods, features = methods or default_methods(generator, found, target, judge), _feature_reader(extractor)
     base = plain(generator)(n, seed).images
-    reference = features(plain(generator)(n, seed + n).images)
+    reference = features(plain(generator)(n, seed + REFERENCE_APART).images)
     known, rows, scores = None if embed is None else embed(base), [], {}
     for name, method in methods.items():
         drawn, spent = _timed(lambda method=method: method(n, seed), judge)
@@ -484,26 +492,36 @@ def subgroup_rows(generator: LatentGenerator, found: Rebalancer, judges: Sequenc
                   most: int = 2) -> pd.DataFrame:
     """The `most` rarest combinations below `RARE`: how many of n pictures that are drawn of it alone show it.
 
-    A row a combination and judge: samples, fit_samples (how often it came of itself), n, decided, shown, and by attribute
-    alone, for instance male_shown.
+    Rare is what the judge that confirmed calls so; how often it came of itself each judge says of the same plain samples,
+    the `fit_samples`. A row a combination and judge: samples (of the plain ones, that show it), samples_decided,
+    fit_samples, n, decided, shown, and by attribute alone, for instance male_shown.
     """
-    made, of = found.record["cells"], found.record["config"]["fit_samples"]
-    rare = [cell for cell, name in enumerate(found.cells.names)
-            if found.mixtures[cell] and made[name]["samples"] < RARE * of]
+    made, config, names = found.record["cells"], found.record["config"], found.cells.names
+    rare = [cell for cell, name in enumerate(names)
+            if found.mixtures[cell] and made[name]["samples"] < RARE * config["fit_samples"]]
+    rare = sorted(rare, key=lambda cell: made[names[cell]]["samples"])[:most]
+    if not rare:
+        return pd.DataFrame()
+    samples = draw_images(generator, draw_latents(generator, config["fit_samples"], seed=config["seed"]))
+    before = {judge.name: found.cells.counts(read_scores(judge, samples, found.cells.attributes)) for judge in judges}
     rows = []
-    for cell in sorted(rare, key=lambda cell: made[found.cells.names[cell]]["samples"])[:most]:
+    for cell in rare:
         images = draw_images(generator, found.latents(np.full(n, cell), seed=SCORED_FROM))
         for judge in judges:
-            read = read_scores(judge, images, found.cells.attributes)
-            decided = read[~np.isnan(read).any(axis=1)]
-            sides = np.stack([Cells({name: found.cells.edges[name]}).index(column[:, None])
-                              for name, column in zip(found.cells.attributes, decided.T, strict=True)], axis=1)
-            right = sides == found.cells.pieces[cell]
-            rows.append({"combination": found.cells.names[cell], "judge": judge.name,
-                         "samples": made[found.cells.names[cell]]["samples"], "fit_samples": of, "n": n,
-                         "decided": len(decided), "shown": int(right.all(axis=1).sum())}
-                        | dict(zip((f"{name}_shown" for name in found.cells.attributes), right.sum(axis=0), strict=True)))
+            rows.append({"combination": names[cell], "judge": judge.name, "samples": before[judge.name][cell],
+                         "samples_decided": before[judge.name].sum(), "fit_samples": len(samples), "n": n}
+                        | _shown(read_scores(judge, images, found.cells.attributes), found.cells, cell))
     return pd.DataFrame(rows)
+
+
+def _shown(scores: np.ndarray, cells: Cells, cell: int) -> dict[str, int]:
+    """How many of judged pictures (N, K) are decided, show the cell, and show each attribute's piece of it."""
+    decided = scores[~np.isnan(scores).any(axis=1)]
+    sides = np.stack([Cells({name: cells.edges[name]}).index(column[:, None])
+                      for name, column in zip(cells.attributes, decided.T, strict=True)], axis=1)
+    right = sides == cells.pieces[cell]
+    return {"decided": len(decided), "shown": int(right.all(axis=1).sum())} | dict(
+        zip((f"{name}_shown" for name in cells.attributes), right.sum(axis=0), strict=True))
 
 
 def _with_cuts(table: pd.DataFrame, scores: Mapping, cells, target: np.ndarray) -> pd.DataFrame:

@@ -101,9 +101,30 @@ def test_what_ships_follows_from_its_rows_and_says_where_it_comes_from():
     rows = rows[rows["score"].notna()]
     wrong = ((rows["score"] > 0.5) != (rows["truth"] > 0.5)).groupby(rows["classifier"]).sum()
     assert wrong.to_dict() == errors.set_index("classifier")["wrong"].to_dict()
+    sizes = audit_results.equal_sizes(shipped).round(4)
+    pd.testing.assert_frame_equal(pd.read_csv(SHIPPED / "equal_sizes.csv"), sizes, check_dtype=False, atol=1e-3)
     record = json.loads((SHIPPED / "classifiers.json").read_text())
     assert "/" not in record["command"].replace("data/", "") and record["sets"]["generated"]["n"] == len(
         shipped[shipped["set"] == "generated"])
+
+
+def test_photographs_and_generated_faces_foretell_photographs_as_well_where_they_fail_alike():
+    """The toy's classifiers fail one group in both sets; a third set that fails another group foretells nothing."""
+    both = pictures(n=60, sets=("generated", "held out"))
+    table = audit_results.equal_sizes(both, splits=10).set_index(["set", "classifier"])
+    held = int((both["set"] == "held out").sum())
+    assert (table["n"] == int(0.45 * held)).all() and (table["n"] + table["n_against"] == held).all()
+    means = table.xs("mean", level="classifier")["rho"]
+    assert means["generated less held out"] == pytest.approx(means["generated"] - means["held out"])
+    assert means["held out"] > 0.15 and abs(means["generated less held out"]) < 0.4
+    assert table.drop(index="generated less held out", level="set")["low"].ge(-1).all()
+    assert audit_results.equal_sizes(both, splits=10).equals(table.reset_index()), "seeds are fixed"
+    turned = both.copy()
+    swap = turned["set"] == "generated"
+    turned.loc[swap, [*PANEL]] = 1 - turned.loc[swap, [*PANEL]]  # who was failed most is now failed least
+    worse = audit_results.equal_sizes(turned, splits=10).set_index(["set", "classifier"])["rho"]
+    assert worse["generated", "mean"] < 0 < worse["held out", "mean"]
+    assert audit_results.equal_sizes(pictures(n=3)).empty, "no photographs held out"
 
 
 @pytest.fixture
@@ -139,6 +160,9 @@ def test_the_command_reads_every_set_and_writes_tables(folders, tmp_path):
     shipped = read_pictures(tmp_path / "out")
     assert shipped.groupby("set").size().to_dict() == {"generated": 72, "evaluate": 18, "held out": 36}
     assert shipped.loc[shipped["set"] == "generated", "kept"].sum() == 36
+    sizes = pd.read_csv(tmp_path / "out/equal_sizes.csv").set_index(["set", "classifier"])
+    assert set(sizes.index.levels[0]) == {"generated", "held out", "generated less held out"}
+    assert sizes.loc[("held out", "mean"), ["n", "n_against"]].tolist() == [16, 20]
     told = json.loads((tmp_path / "out/classifiers.json").read_text())
     assert str(tmp_path) not in json.dumps(told) and set(told["panel"]) == set(PANEL)
 
@@ -146,9 +170,12 @@ def test_the_command_reads_every_set_and_writes_tables(folders, tmp_path):
 def test_the_command_enlarges_both_sets(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(audit_results, "NetworkConfig", lambda steps: NetworkConfig(steps=1, channels=4, blocks=1))
     monkeypatch.setattr(audit_results, "get_generator", lambda name: None)
+    monkeypatch.setattr(audit_results, "identity_distance", lambda one, other: np.full(len(one), 0.25))
     monkeypatch.setattr(audit_results, "search_enlarger", lambda generator, config: bicubic)
     assert audit_results.main([*folders, "--what", "superres", "--most", "12"]) == 0
     flips = pd.read_csv(tmp_path / "out/flips.csv")
     methods = flips[flips["scale"] == 8].groupby("set")["method"].unique().map(set).to_dict()
     assert methods == {"generated": {"bicubic", "network", "latent search"}, "evaluate": {"bicubic", "network"}}
     assert (flips.query("by == 'all'")["n"] == 12).all()
+    groups = flips.query("by == 'race' and scale == 8 and method == 'bicubic'")
+    assert len(groups) and (groups["gap_identity"] == 0.25).all() and groups["gap_psnr"].between(1, 60).all()

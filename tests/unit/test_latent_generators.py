@@ -1,10 +1,12 @@
 """Generators with latents: the same latents give the same pictures, and what is wrong with one is said at the border."""
 
 import importlib.util
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionPipeline
 
 from debiaslib.errors import InputError
 from debiaslib.generate import SampleConfig, sample
@@ -134,6 +136,30 @@ def test_h_space_coefficients_of_zero_are_the_plain_model(small_pipe):
     one = draw_images(generator, latents)
     assert np.abs(one[2:].astype(int) - still[2:]).max() <= 1 < np.abs(one[:2].astype(int) - still[:2]).max()
     assert not small_pipe.unet.mid_block._forward_hooks
+
+
+def test_a_row_of_h_space_latents_depends_on_its_seed_alone(small_pipe):
+    generator = HSpaceGenerator(small_pipe, directions=np.eye(3, 32), config=CONFIG, spread=2.0)
+    whole = draw_latents(generator, 300, seed=10)
+    assert np.array_equal(draw_latents(generator, 2, seed=12), whole[2:4])
+    assert draw_latents(generator, 0, seed=0).shape == (0, generator.latent_dim)
+    coefficients = whole[:, -3:]
+    assert len(np.unique(coefficients[:, 0])) == 300 and np.allclose(coefficients.std(axis=0), 2, atol=0.3)
+    assert np.abs(np.corrcoef(whole[:, [0, 1, 2, -3, -2, -1]].T)[:3, 3:]).max() < 0.2, "a stream of its own"
+
+
+@pytest.mark.parametrize("clips", [None, True])
+def test_a_pipeline_of_another_scheduler_warns_of_nothing(small_pipe, clips, caplog):
+    steps = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    scheduler = PNDMScheduler(**steps, skip_prk_steps=True) if clips is None else DDIMScheduler(**steps, clip_sample=False)
+    pipe = StableDiffusionPipeline(**small_pipe.components | {"scheduler": scheduler}, requires_safety_checker=False)
+    if clips:
+        scheduler.register_to_config(clip_sample=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        generator = DiffusionGenerator(pipe, config=CONFIG)
+    assert generator.pipe.scheduler.config.clip_sample is False and "clip_sample" not in caplog.text
+    assert draw_images(generator, draw_latents(generator, 2, seed=0)).shape == (2, 32, 32, 3)
 
 
 def test_directions_of_the_wrong_width(small_pipe):

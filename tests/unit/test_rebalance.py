@@ -225,6 +225,24 @@ def test_where_the_judge_abstains_more_more_is_drawn():
     ({"male": [0.2, 0.2]}, "add up to 0.4"),
     ({"male": {"beta": [1]}}, "is no share"),
     ({"male=1,older=1": float("nan")}, "nan is no share"),
+    ({"male": {"beta": ["x", 1]}}, "'x' is no share"),
+    ({"male": {"beta": [None, 1]}}, "None is no share"),
+    ({"male": {"beta": [True, 1]}}, "True is no share"),
+    ({"male": {"beta": [[1], [2]]}}, r"\[1\] is no share"),
+    ({"male": {"beta": "ab"}}, "is no share"),
+    ({"male": {"beta": {"a": 1}}}, "is no share"),
+    ({"male": {"beta": [1, float("inf")]}}, "inf is no share"),
+    ({"male": {"beta": [0, 1]}}, "a beta distribution of 0 and 1"),
+    ({"male": {"beta": [1e300, 1e300]}}, "a beta distribution of 1e.300"),
+    ({"male": {"gamma": [1, 1]}}, "is no share"),
+    ({"male": {}}, "{} is no share"),
+    ({"male": None}, "None is no share"),
+    ({"male": [0.5, "x"]}, "'x' is no share"),
+    ({"male": [0.5, [0.5]]}, "is no share"),
+    ({"male": [1]}, "is no share"),
+    ({"male": 10**400}, r"10{79}\.\.\. is no share"),
+    ({"male=1,older=1": 10**400}, "is no share"),
+    ({"male=1,older=1": {"beta": [1, 1]}}, "is no share"),
 ])
 def test_targets_that_make_no_sense(target, said):
     with pytest.raises(InputError, match=said):
@@ -282,6 +300,15 @@ def test_one_sided_samples():
         fitted(judge=Everyone())
 
 
+@pytest.mark.parametrize("blind, said", [
+    (1.0, "'male': the judge abstained on 1200 of 1200 samples.*10 decided ones.*is there a face"),
+    (0.99, r"'male': the judge abstained on 11\d\d of 1200 samples"),
+])
+def test_a_judge_that_is_silent(blind, said):
+    with pytest.raises(InputError, match=said):
+        fitted(judge=ToyJudge(blind=blind))
+
+
 def test_attributes_that_are_one():
     class Same(ToyJudge):
         def score(self, images, *, progress=False):
@@ -298,9 +325,10 @@ def test_another_generator_is_told_apart(two):
         found.sample(OtherGenerator(), 10, shares)
 
 
-@pytest.mark.parametrize("changes", [{"fit_samples": 10}, {"confidence": 1.0}, {"components": 0}, {"covariance": "full"}])
+@pytest.mark.parametrize("changes", [{"fit_samples": 10}, {"confidence": 1.0}, {"components": 0}, {"covariance": "full"},
+                                     {"calibration": -3}, {"plain": 1.5}, {"margin": -1.5}, {"seed": -1}])
 def test_configurations_that_cannot_work(changes):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=f"{next(iter(changes))} .*{next(iter(changes.values()))}"):
         RebalanceConfig(**changes)
 
 
@@ -347,6 +375,24 @@ def test_quality_stays_where_plain_sampling_has_it(table):
     assert 0.9 < table.loc["mixtures", "spread_ratio"] < 1.4  # the rare colours lie apart, balanced or not
 
 
+def test_quality_is_read_against_pictures_that_no_method_draws(two):
+    """Rejection goes on through the seeds until all is found; the reference must lie beyond."""
+    found, shares = two
+    read = []
+
+    def features(images):
+        read.append({image.tobytes() for image in images})
+        return images[:, ::4, ::4].reshape(len(images), -1) / 255
+
+    methods = {"no change": rebalance_compare.plain(ToyGenerator()),
+               "rejection sampling": rebalance_compare.rejection(ToyGenerator(), found, shares, ToyJudge())}
+    rebalance_compare.read_methods(ToyGenerator(), found, shares, ToyJudge(), ToyJudge("second"), n=60, methods=methods,
+                                   extractor=features, seed=rebalance_compare.SCORED_FROM)
+    reference, plain, rejected = read
+    assert len(reference) == len(plain) == 60 and not reference & plain and not reference & rejected
+    assert plain & rejected, "rejection begins at the same seeds"
+
+
 def test_rejection_gives_up_on_what_never_comes(two):
     found, _ = two
     judge, target = ToyJudge(), np.eye(4)[1]
@@ -377,6 +423,18 @@ def test_an_edit_within_some_latents_leaves_the_others(two):
     assert judged(drawn.images, found.cells, shares)["kl"] < 0.05
     with pytest.raises(InputError, match="hardly touch"):
         rebalance_compare.boundary_edit(Spy(), found, shares, columns=slice(6, 8))(10, 0)
+
+
+def test_an_edit_within_h_space_is_called_what_it_is(two):
+    class Behind(ToyGenerator):
+        noise_dim = 2
+
+    found, shares = two
+    assert rebalance_compare.H_EDIT == "h-space boundary edit" and rebalance_compare.H_EDIT in rebalance_compare.FITTED
+    names = {kind: list(rebalance_compare.default_methods(kind(), found, shares, ToyJudge()))
+             for kind in (ToyGenerator, Behind)}
+    assert set(names[Behind]) - set(names[ToyGenerator]) == {rebalance_compare.H_EDIT}
+    assert not [name for name in names[Behind] if "guidance" in name], "nothing here predicts or guides"
 
 
 def test_prompts_say_the_combination():
@@ -423,6 +481,14 @@ def test_the_verb_writes_what_it_promises_and_continues(toys, tmp_path, capsys):
     assert report["readings"]["heads"]["after"]["kl"] < report["readings"]["heads"]["before"]["kl"]
     words = (out / "summary.md").read_text()
     assert "cannot be concluded" in words and "took no part" in words
+    table = pd.read_csv(out / "shares.csv").set_index(["judge", "pictures", "combination"])
+    assert len(table) == 2 * 2 * 4 and (table["low"] <= table["share"]).all() and (table["share"] <= table["high"]).all()
+    for (judge, when), part in table.groupby(level=["judge", "pictures"]):
+        told = report["readings"][judge][when]
+        assert part["count"].tolist() == told["counts"] and (part["n"] == told["n"]).all()
+        assert set(part["role"]) == {"confirmed" if judge == "bundled" else "took no part"}
+    assert table.groupby(["judge", "pictures"])["wanted"].sum().round(4).eq(1).all()
+    assert np.asarray(Image.open(out / "shares.png").convert("L")).std() > 10
     pictures = {name: np.asarray(Image.open(out / name)) for name in rows["file_name"]}
     (out / "images/00007.png").unlink()
     (out / "metadata.csv").unlink()
@@ -530,6 +596,28 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
     options = ["--attributes", "male", "--run", "x", "--out", str(tmp_path)]
     assert rebalance_compare.main([*options, "--target", '{"old": 1}']) == 2
     assert "neither one of the attributes" in capsys.readouterr().err
+
+
+def test_each_judge_says_how_often_a_subgroup_came_before():
+    class Generous(ToyJudge):
+        """Sees the rare combination three times as often as the judge that confirms."""
+
+        def score(self, images, *, progress=False):
+            scores = super().score(images).assign(dark=lambda rows: np.where(rows["dark"] > 0.02, 0.9, 0.1))
+            scores.iloc[::10] = np.nan
+            return scores
+
+    found, _ = fitted(("male", "older", "dark"), {"male=0,older=1,dark=1": 1.0})
+    judges = ToyJudge("confirms"), Generous("scores")
+    rows = rebalance_compare.subgroup_rows(ToyGenerator(), found, judges, n=40).set_index(["combination", "judge"])
+    plain = ToyGenerator().decode(gaussian_latents(CONFIG.fit_samples, DIM, seed=0))
+    for (name, judge), row in rows.iterrows():
+        one = judges[judge == "scores"]
+        counts = found.cells.counts(rebalance.read_scores(one, plain, found.cells.attributes))
+        assert row["samples"] == counts[found.cells.names.index(name)] and row["samples_decided"] == counts.sum()
+    name = rows.index[0][0]
+    assert rows.loc[(name, "confirms"), "samples"] == found.record["cells"][name]["samples"]
+    assert rows.loc[(name, "scores"), "samples_decided"] == 1080 < rows.loc[(name, "confirms"), "samples_decided"]
 
 
 def test_only_some_methods(tools, two, tmp_path):
