@@ -31,7 +31,7 @@ course-full: .venv/installed  ## the same with 800 pictures a cell, as in the pa
 test: .venv/installed  ## every test
 	.venv/bin/python -m pytest -n 2 --dist loadscope --durations 10 $(NBVAL) tests $(NOTEBOOKS) $(PYTEST_ARGS)
 
-test-slow: .venv/installed  ## what takes minutes and 8 GB: Stable Diffusion v1.5's shape with random weights
+test-slow: .venv/installed  ## what takes an hour and 8 GB: Stable Diffusion v1.5's shape, the course in a browser, kills
 	.venv/bin/python -m pytest -m slow tests
 
 bench: .venv/installed  ## speed and size as ratios measured in one run, in runs/bench.csv

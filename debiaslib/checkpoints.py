@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 
 from debiaslib.atomic import replacing
 
@@ -33,6 +33,11 @@ def save(path: Path, *, step: int, modules: Mapping[str, torch.nn.Module],
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
     with replacing(path) as partial:
         save_file(tensors, partial, metadata={"step": str(step), "notes": json.dumps(dict(notes or {}))})
+
+
+def save_file(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """As safetensors' own, which writes under a name of chance beside `path`, where a process that is killed leaves it."""
+    path.write_bytes(serialized(dict(tensors), metadata=dict(metadata)))
 
 
 def load(path: Path, *, modules: Mapping[str, torch.nn.Module],

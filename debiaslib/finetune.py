@@ -34,6 +34,7 @@ from debiaslib.presets import Preset, data_root, encode_latents, fast_precision,
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 RECORD_FILE = "run.json"
+CHECKPOINT_FILE = "checkpoint.safetensors"
 
 
 EPOCHS = 500_009
@@ -123,15 +124,17 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
     """Train an adapter and write it to `out` as `pytorch_lora_weights.safetensors`, which plain diffusers loads.
 
     A killed run continues from its last checkpoint and ends as it would have ended. `pipe` is left without the adapter.
-    Returns the record that `run.json` holds: configuration, curve, fit to the training faces, seconds.
+    Returns the record that `run.json` holds: configuration, curve, fit to the training faces, seconds. Raises InputError when
+    the checkpoint in `out` is of another configuration.
     """
-    began = time.perf_counter()
+    began, checkpoint, settings = time.perf_counter(), out / CHECKPOINT_FILE, json.loads(json.dumps(asdict(config)))
+    if checkpoint.exists() and checkpoints.notes(checkpoint).get("config", settings) != settings:
+        raise InputError(f"{checkpoint}: belongs to a training of other settings. Give another --out, or delete it.")
     run = begin(pipe, data, config=config)
     adapter = torch.nn.ParameterList(weight for weight in run.unet.parameters() if weight.requires_grad)
     average, first = AveragedModel(adapter), config.steps - round(config.averaged * config.steps)
     state = {"modules": {"adapter": _AdapterState(run.unet), "average": average, "indicator": run.indicator},
              "optimizers": {"adam": run.optimizer}}
-    checkpoint = out / "checkpoint.safetensors"
     start, notes = checkpoints.load(checkpoint, **state)
     curve, spent = notes.get("curve", []), notes.get("seconds", 0.0)
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="fine-tune", leave=False,
@@ -145,7 +148,7 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
             bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()})
             if run.state.is_main_process and (step + 1) % save_every == 0 and step + 1 < config.steps:
                 seconds = spent + time.perf_counter() - began
-                checkpoints.save(checkpoint, step=step + 1, notes={"curve": curve, "seconds": seconds}, **state)
+                checkpoints.save(checkpoint, step=step + 1, notes={"config": settings, "curve": curve, "seconds": seconds}, **state)
     if average.n_averaged:
         adapter.load_state_dict(average.module.state_dict())
     seconds = spent + time.perf_counter() - began
@@ -427,6 +430,16 @@ def _save(unet: torch.nn.Module, out: Path, record: dict) -> None:
     write_json(out / RECORD_FILE, record)
 
 
+def ended(out: Path) -> dict | None:
+    """The record of the training that ended in `out`; None if none did. A kill right then may have left its checkpoint, of
+    no more use."""
+    record = out / RECORD_FILE
+    if not record.exists():
+        return None
+    (out / CHECKPOINT_FILE).unlink(missing_ok=True)
+    return read_record(record)
+
+
 def _put_in_order(path: Path) -> None:
     """Sort what the safetensors file at `path` says of itself, in place: peft and safetensors leave it in an order of
     chance, and the same training is to give the same file. Tensors stay where they are."""
@@ -543,6 +556,8 @@ def run(args: argparse.Namespace) -> int:
     if _finished(args.out, config, given, overwrite=args.overwrite):
         print(f"{args.out}: already trained with these settings; nothing to do (--overwrite trains again).")
         return 0
+    if args.overwrite:
+        (args.out / CHECKPOINT_FILE).unlink(missing_ok=True)
     frame, pixels, is_male = load_training_faces(image_size=preset.image_size, **subset)
     reference = load_reference(args.reference, size=args.reference_size, seed=args.seed, image_size=preset.image_size)
     pipe = load_pipeline(preset)
@@ -564,10 +579,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _finished(out: Path, config: FinetuneConfig, subset: dict, *, overwrite: bool) -> bool:
     """Whether `out` holds this very run; InputError if it holds another one."""
-    record = out / RECORD_FILE
-    if overwrite or not record.exists():
+    found, asked = None if overwrite else ended(out), json.loads(json.dumps(asdict(config)))
+    if found is None:
         return False
-    found, asked = read_record(record), json.loads(json.dumps(asdict(config)))
     if any(asked.get(name) != value for name, value in found["config"].items()) or found.get("subset", subset) != subset:
         raise InputError(f"{out}: holds a finished run of other settings. Give another --out, or --overwrite.")
     return "subset" in found and (out / ADAPTER_FILE).exists()

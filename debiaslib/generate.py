@@ -259,8 +259,8 @@ def generate(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, out
             for picture in pixels:
                 _write_png(picture, out / names[index])
                 index += 1
-    if done < n:
-        note = json.loads((out / "generate.json").read_text())
+    note = json.loads((out / "generate.json").read_text())
+    if done < n or note.get("n", 0) < n:  # the latter after a kill between the last picture and this
         seconds = note.get("seconds", 0.0) + time.perf_counter() - began
         write_json(out / "generate.json", note | {"n": n, "seconds": round(seconds, 2)})
     frame = pd.DataFrame({"file_name": names, "prompt": config.prompt, "seed": np.arange(n) + config.seed})
@@ -279,9 +279,9 @@ def _claim(out: Path, settings: dict, *, overwrite: bool) -> None:
             raise InputError(f"{out}: holds pictures made with other settings. Give another --out, or --overwrite.")
         for picture in (out / "images").glob("*.png"):
             picture.unlink()
-    if found is None and out.is_dir() and any(out.iterdir()) and not overwrite:
+    ours = f"{record.name}.partial"  # of a run that was killed before it had said what it would draw
+    if found is None and out.is_dir() and any(path.name != ours for path in out.iterdir()) and not overwrite:
         raise InputError(f"{out}: not empty, and not made by `generate`. Give another --out, or --overwrite.")
-    (out / "images").mkdir(parents=True, exist_ok=True)
     write_json(record, {"settings": settings, "command": "debiaslib " + " ".join(sys.argv[1:])})
 
 

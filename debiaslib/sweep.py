@@ -25,6 +25,7 @@ from debiaslib.finetune import (
     TrainingSet,
     add_reference,
     check_reference,
+    ended,
     finetune,
     load_reference,
     load_training_faces,
@@ -194,8 +195,7 @@ def _run_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path) -> 
     with one_thread():
         pipe = base_pipeline(preset)
         training = FinetuneConfig.of(preset, indicator=cell.indicator, alpha=cell.alpha, seed=cell.seed, steps=config.train_steps)
-        record_file = folder / RECORD_FILE
-        record = json.loads(record_file.read_text()) if record_file.exists() else finetune(
+        record = ended(folder) or finetune(
             pipe, training_set(preset, config, cell.ratio, cell.seed), config=training, out=folder, progress=False)
         sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
         load_adapter(pipe, folder)

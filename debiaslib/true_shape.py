@@ -12,7 +12,6 @@ import argparse
 import json
 import shutil
 import sys
-import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -112,16 +111,18 @@ def build_pipeline(shape: Shape = PUBLISHED, *, image_size: int = 512, seed: int
 
 def write_pipeline(out: Path, *, shape: Shape = PUBLISHED, image_size: int = 512, seed: int = 0, dtype: str = "fp32",
                    overwrite: bool = False) -> Path:
-    """Write a pipeline folder, whole or not at all. Raises InputError when `out` exists and `overwrite` is off."""
+    """Write a pipeline folder, whole or not at all. Raises InputError when `out` exists and `overwrite` is off.
+
+    It is made beside, under the name `out` with ".partial" added; what a killed run left there is cleared away first.
+    """
     if out.exists() and not overwrite:
         raise InputError(f"{out}: exists. Give another --out, or --overwrite.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f"{out.name}.", dir=out.parent))
+    work = out.with_name(out.name + ".partial")
+    shutil.rmtree(work, ignore_errors=True)
     try:
         with quiet_loading():
             build_pipeline(shape, image_size=image_size, seed=seed).to(dtype=DTYPES[dtype]).save_pretrained(work)
         (work / "README.md").write_text(CARD)
-        work.chmod(0o755)
         publish(work, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)

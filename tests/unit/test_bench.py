@@ -1,6 +1,7 @@
 """The benchmark's table, its resuming, and rows at a few pictures and steps: that both sides do the same work."""
 
 import dataclasses
+import functools
 import json
 import time
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from debiaslib import bench, finetune, presets
+from debiaslib import bench, finetune, gallery, presets, true_shape
 from debiaslib.errors import InputError
 from debiaslib.quality import Extractor
 
@@ -61,7 +62,8 @@ def test_rows_are_chosen_and_quick_is_one_turn(rows, tmp_path):
 
 def test_every_row_of_the_plan_is_there():
     assert {"indicator_step_tiny", "indicator_step_sd15", "indicator_training_tiny", "train_loop", "train_loop_memory",
-            "generate_bare", "generate_loop", "two_processes", "growth_n", "growth_resolution", "growth_cells",
+            "literal_step_tiny", "literal_step_sd15", "generate_bare", "generate_bare_sd15", "generate_memory",
+            "first_picture", "generate_loop", "two_processes", "growth_n", "growth_resolution", "growth_cells",
             "judge_loop", "metrics_libraries"} <= set(bench.ROWS)
     assert bench.ROWS["indicator_step_sd15"].goal == 1.02 and bench.ROWS["two_processes"].goal == pytest.approx(1 / 1.6)
 
@@ -99,7 +101,21 @@ def test_both_judges_give_the_same_answers():
     found = bench.judge_loop(scale=.01, repeats=1)
     assert found.notes["same_answers"]
     assert found.notes["largest_difference_p_man"] < 1e-4
-    assert 0 < found.notes["detector_share_of_ours"] < 1
+    assert 0 < found.notes["detector_share_of_other"] < 1 and found.notes["detector_share_of_ours"] < 1
+    assert 0 < found.notes["ratio_without_detector"]
+
+
+@needs_pool
+def test_the_loop_over_deepface_says_what_the_judge_says():
+    """With its three kinds of answer, though it is put together another way."""
+    from debiaslib.judges import Judge, JudgeConfig
+
+    natural = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    images = np.concatenate([bench._pictures(10), natural])
+    judge = Judge(JudgeConfig(age=False, min_confidence=.99))
+    found, expected = bench._analyze_loop(judge, images), judge.judge(images)
+    pd.testing.assert_frame_equal(found, expected[list(found)])
+    assert {"no face", "low confidence"} <= set(found["abstained"])
 
 
 # --- the loops ----------------------------------------------------------------------------------------------------------
@@ -144,6 +160,12 @@ def test_the_plain_loop_trains_as_many_weights_as_ours(small_pipe, pixels, monke
     assert len(before) == len(after) and all(map(torch.equal, before, after))
 
 
+@pytest.mark.parametrize("spare", [True, False])
+def test_the_plain_loop_spares_the_pipeline_if_asked(small_pipe, pixels, spare):
+    bench._plain_loop(small_pipe, pixels, SETTINGS, spare=spare)
+    assert bool(getattr(small_pipe.unet, "peft_config", None)) != spare
+
+
 @pytest.mark.parametrize("row", ["indicator_step_tiny", "literal_step_tiny", "growth_resolution"])
 def test_rows_about_steps_run(tiny, row):
     found = bench.ROWS[row].measure(repeats=1)
@@ -151,10 +173,107 @@ def test_rows_about_steps_run(tiny, row):
     assert not hasattr(tiny.unet, "peft_config") or not tiny.unet.peft_config, "the adapter is taken off"
 
 
+def met(monkeypatch) -> tuple[list[finetune.Run], list[int]]:
+    """The runs that take steps, and how many pictures each passes through the U-Net."""
+    runs, sizes, real = [], [], finetune.update
+
+    def update(run, step):
+        hook = run.unet.register_forward_pre_hook(lambda _unet, inputs: sizes.append(len(inputs[0])))
+        runs.append(run)
+        try:
+            return real(run, step)
+        finally:
+            hook.remove()
+
+    monkeypatch.setattr(finetune, "update", update)
+    return runs, sizes
+
+
+def test_a_step_with_density_draws_faces_by_their_chances(tiny, monkeypatch):
+    runs, sizes = met(monkeypatch)
+    bench.indicator_step_tiny(repeats=1)
+    guided, plain = runs[:2]
+    assert guided.indicator.name == "density" and guided.chances.std() > 0 and (plain.chances == 1).all()
+    assert guided.chances.mean() == pytest.approx(1) and len(set(sizes)) == 1, "as many pictures with it as without"
+    assert [run.optimizer.defaults["fused"] for run in runs[:2]] == [True, True], "one and the same optimiser"
+
+
+@pytest.mark.parametrize(("row", "expected"), [("literal_step_tiny", 1.25), ("indicator_step_tiny", 1.0)])
+def test_a_step_with_literal_passes_more_pictures(tiny, monkeypatch, row, expected):
+    """A natural one for every four faces."""
+    monkeypatch.setitem(presets.PRESETS, "tiny", dataclasses.replace(presets.PRESETS["tiny"], batch=4))
+    found = bench.ROWS[row].measure(repeats=1)
+    assert found.notes["pictures_a_face"] == expected
+    assert found.notes["cpu_ratio_a_picture"] == pytest.approx(found.notes["cpu_ratio"] / expected)
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Stable Diffusion v1.5's shape, a tenth as wide, where the true one is asked for."""
+    build = lambda *, image_size: real(true_shape.NARROW, image_size=image_size)  # noqa: E731
+    real = true_shape.build_pipeline
+    monkeypatch.setattr(true_shape, "build_pipeline", build)
+
+
+def test_steps_at_the_true_shape(narrow):
+    """Whose batch is one face: a natural picture joins some of a step's four."""
+    found = bench.literal_step_sd15(repeats=1)
+    assert found.ours > 0 and found.other > 0 and found.notes["repeats"] == 3
+    assert found.notes["pictures_a_face"] in (1, 1.25, 1.5, 1.75, 2)
+
+
+def test_bare_calls_are_as_many_as_the_pipelines_own(narrow, monkeypatch):
+    """PNDM, the published scheduler, calls the U-Net once more than there are steps."""
+    pipe, _ = bench._true_shape()
+    calls = []
+    pipe.unet.register_forward_pre_hook(lambda _unet, inputs: calls.append(len(inputs[0])))
+    monkeypatch.setattr(bench, "_true_shape", lambda: (pipe, presets.PRESETS["sd15"]))
+    found = bench.generate_bare_sd15(scale=.25, repeats=1)
+    assert found.notes["unet_calls"] == 9 and calls == [4] * 4 * 9, "generate and bare, before the clock starts and after"
+    assert found.notes["pictures_a_second"] == pytest.approx(2 / found.ours)
+
+
 @pytest.mark.parametrize("row", ["generate_bare", "generate_loop", "growth_n"])
 def test_rows_about_drawing_run(tiny, row):
     found = bench.ROWS[row].measure(scale=.04, repeats=1)
     assert found.ours > 0 and found.other > 0
+
+
+def hold(count: int) -> None:
+    """That many bytes, for a moment."""
+    assert np.ones(count, np.uint8).sum() == count
+
+
+def test_memory_is_that_of_the_process_itself():
+    """What the process has held that starts another one is not counted there."""
+    here = bench.peak_memory(functools.partial(hold, 2**30))
+    assert here > 2**30
+    assert bench.apart(functools.partial(bench.peak_memory, functools.partial(hold, 1))) < here - 2**29
+
+
+def test_rows_about_memory_compare_what_comes_on_top(tiny, monkeypatch):
+    """Run in this process, which has held what it has held: nothing comes on top."""
+    monkeypatch.setattr(bench, "apart", lambda work: work())
+    monkeypatch.setattr(bench, "in_bf16", lambda *_, **__: False)  # accelerate knows one precision a process
+    for row in ("train_loop_memory", "generate_memory"):
+        found = bench.ROWS[row].measure(scale=.04, repeats=1)
+        assert found.ours >= found.notes["before"] > 0 and found.other >= found.notes["before"]
+    found = bench._on_top(14., 24., 4.)
+    assert found.notes == {"before": 4, "ours_on_top": 10, "other_on_top": 20, "ratio_on_top": .5}
+
+
+@pytest.mark.skipif(not (bench.data_root() / gallery.FOLDER / gallery.RECORD).exists(), reason="no gallery here")
+def test_the_first_picture_is_held_against_an_allowance(monkeypatch):
+    monkeypatch.setattr(bench, "apart", lambda work: work())
+    found = bench.first_picture(repeats=1)
+    assert found.ours > 0 and found.other == 3 and found.notes["loading_s"] > 0
+
+
+def test_two_processes_are_both_warm_before_the_clock_starts(monkeypatch):
+    turns = []
+    monkeypatch.setattr(bench, "_sweep", lambda *, cells, workers, scale: turns.append((cells, workers)))
+    bench.two_processes(repeats=1)
+    assert turns == [(4, 2), (4, 1)] * 2
 
 
 @pytest.mark.parametrize(("call", "message"), [

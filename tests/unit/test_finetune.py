@@ -95,6 +95,8 @@ def test_killed_run_ends_like_an_unbroken_one(small_pipe, data, tmp_path, monkey
         finetune.finetune(small_pipe, data, config=config, out=tmp_path / "killed", progress=False, save_every=2)
     small_pipe.unet.delete_adapters("default")
     monkeypatch.setattr(finetune, "update", real_update)
+    with pytest.raises(InputError, match="belongs to a training of other settings"):
+        finetune.finetune(small_pipe, data, config=dataclasses.replace(config, alpha=0.05), out=tmp_path / "killed")
     record = finetune.finetune(small_pipe, data, config=config, out=tmp_path / "killed", progress=False)
     assert [row["step"] for row in record["curve"]] == [0, 1, 2, 3]
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")

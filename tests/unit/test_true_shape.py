@@ -102,6 +102,16 @@ def test_the_folder_is_plain_diffusers_in_the_wanted_precision(tmp_path, capsys)
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_a_killed_run_left_is_cleared_away(tmp_path, overwrite):
+    out, left = tmp_path / "model", tmp_path / "model.partial"
+    for folder in (left, *([out] if overwrite else [])):
+        (folder / "unet").mkdir(parents=True)
+        (folder / "unet/half.safetensors").write_bytes(b"half")
+    true_shape.write_pipeline(out, shape=true_shape.NARROW, image_size=SIZE, overwrite=overwrite)
+    assert list(tmp_path.iterdir()) == [out] and not list(out.rglob("half*"))
+
+
 @pytest.mark.parametrize(("argv", "message"), [
     (["--out", "{here}"], "exists. Give another --out, or --overwrite"),
     (["--out", "{here}/new", "--image-size", "100"], "give a multiple of 64"),
