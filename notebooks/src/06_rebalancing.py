@@ -29,6 +29,7 @@
 
 # %% tags=["setup"]
 import json
+from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -41,6 +42,7 @@ from sklearn.mixture import GaussianMixture
 # %% tags=["setup"]
 from debiaslib.attributes import get_judge
 from debiaslib.checks import check
+from debiaslib.claims import read_confusion
 from debiaslib.errors import InputError
 from debiaslib.fairness import amplification_interval, share_interval
 from debiaslib.latent_generators import draw_images, draw_latents, get_generator
@@ -72,19 +74,20 @@ decided = int(base["n"] - base["abstained"])
 known = amplification_interval(share_interval(round(base["male_share"] * decided), decided), 0.5165)
 lines = [("tiny, as it ships", 0.5165, base["male_share"], known.estimate, known.low, known.high)]
 cells = pd.read_csv(evidence / "cells.csv").query("indicator == 'none' and alpha == 0")
-for ratio, data in ((0.25, 0.2), (4, 0.8)):
-    runs = cells[cells["ratio"] == ratio]
-    share = 0.5 + np.sign(runs["male_share"] - 0.5) * runs["fd_corrected"]      # the judge's error taken out
-    low, high = t.interval(0.95, len(runs) - 1, share.mean() - data, sem(share))
-    lines.append((f"tuned on {100 * data:.0f} % men, {len(runs)} trainings", data, share.mean(), share.mean() - data, low, high))
+for (ratio, data), softened in product(((0.25, 0.2), (4, 0.8)), ("denoised_t399", "autoencoder")):
+    judge, read = read_confusion(condition=softened), cells.loc[cells["ratio"] == ratio, "male_share"]
+    share = (read - 1 + judge.recall_women) / (judge.recall_men + judge.recall_women - 1)      # the judge's error taken out
+    low, high = t.interval(0.95, len(share) - 1, share.mean() - data, sem(share))
+    lines.append((f"tuned on {100 * data:.0f} % men, recalls {softened}", data, share.mean(), share.mean() - data, low, high))
 pd.DataFrame(lines, columns=["model", "men in the data", "men drawn", "amplification", "low", "high"]).round(3)
 
 # %% [markdown]
-# The first row is a count of 722 faces with Wilson's interval, the judge's error still in it; in the other two it was taken
+# The first row is a count of 722 faces with Wilson's interval, the judge's error still in it; in the others it was taken
 # out, and the interval runs over five trainings. **As it ships, the tiny model does not amplify**, as far as 722 faces
-# can tell: the interval holds 0. From 80 % men it draws *more* men than it was given, and that is clear of zero. From
-# 20 % it also draws more men, which is nearer to even. So it is a drift towards men in both, not a law that majorities
-# grow: in this kit, "generators amplify bias" holds in one case of three.
+# can tell: the interval holds 0. From 20 % men it draws more men, which is nearer to even. And from 80 %? That depends on
+# how large the judge's error is thought to be. With the kit's usual recalls it draws *more* men than it was given, clear of
+# zero; with the more modest ones, which notebook 05 has reason to prefer, as many. An amplification of .06 is no larger
+# than the doubt in the correction: in this kit, "generators amplify bias" is not shown for gender.
 #
 # And age? The data hold 32 % faces of 40 and above.
 

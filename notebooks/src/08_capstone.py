@@ -280,7 +280,7 @@ plt.show()
 
 # %%
 evidence = pd.read_csv(data_root() / "results/evidence/cells.csv")
-evidence = evidence.query("(indicator == 'none' and alpha == 0) or indicator == 'density'").copy()
+evidence = evidence.query("(indicator == 'none' and alpha == 0) or (indicator == 'density' and alpha == 0.1)").copy()
 evidence["share"] = [fairness.corrected_share(row.male_share * (row.n - row.abstained), row.n - row.abstained,
                                               recall_men=judge.recall_men, recall_women=judge.recall_women)
                      for row in evidence.itertuples()]
