@@ -114,6 +114,7 @@ def _smaller_models(presets: ModuleType) -> Weights:
 
 
 def _altered(folder: Path, presets: ModuleType) -> str | None:
+    """In words, what differs from the folder's own manifest."""
     try:
         return presets.check_manifest(folder)
     except InputError as error:
@@ -187,11 +188,10 @@ def _controlnet(name: str, source: str, *, purpose: str, remedy: str) -> Weights
 
 def pipeline_fault(folder: Path, presets: ModuleType) -> str | None:
     """What is wrong with a pipeline folder: an altered file, or parts that its own index lists and it lacks."""
+    if fault := _altered(folder, presets):
+        return fault
     try:
-        presets.check_manifest(folder)
         index = json.loads((folder / "model_index.json").read_text())
-    except InputError as error:
-        return str(error).partition(". ")[0]
     except (OSError, ValueError):
         return "its model_index.json is missing or cannot be read"
     parts = {name: value[1] for name, value in index.items() if isinstance(value, list) and value[0]
