@@ -51,13 +51,18 @@ def run_all(page: Page, notebook: Path, *, patience: int = 300) -> None:
     assert page.locator(ERROR).all_text_contents() == []
 
 
+def run_notebook(lab: tuple[str, Path], page: Page, notebook: Path, *, patience: int = 300) -> None:
+    """Run a copy of `notebook` from top to bottom in JupyterLab, and stay there."""
+    address, folder = lab
+    shutil.copy(notebook, folder)
+    open_notebook(page, address, notebook.name)
+    run_all(page, folder / notebook.name, patience=patience)
+
+
 @pytest.mark.parametrize("name", WIDGET_NOTEBOOKS)
 def test_a_notebook_runs_and_its_slider_answers_the_keyboard(lab, seen, root: Path, name: str):
-    address, folder = lab
-    shutil.copy(root / f"notebooks/{name}.ipynb", folder)
     page = seen.page
-    open_notebook(page, address, f"{name}.ipynb")
-    run_all(page, folder / f"{name}.ipynb")
+    run_notebook(lab, page, root / f"notebooks/{name}.ipynb")
     assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
     slider = page.locator(".widget-slider [role=slider], .noUi-handle").first
     slider.scroll_into_view_if_needed(timeout=60_000)

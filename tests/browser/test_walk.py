@@ -5,12 +5,11 @@
 
 import ast
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
-from test_lab import ERROR, open_notebook, run_all
+from test_lab import ERROR, run_notebook
 
 NOTEBOOKS = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "notebooks").glob("0*.ipynb"))
 SOLUTION = re.compile(r"^# <solution>\n(.*?)^# </solution>\n(.*?)(?=^# %%)", re.MULTILINE | re.DOTALL)
@@ -20,11 +19,8 @@ EXERCISE = re.compile(r'check\("(\w+)\.(\w+)"')
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_newcomer_gets_through(lab, seen, root: Path, name: str):
-    address, folder = lab
-    shutil.copy(root / f"notebooks/{name}.ipynb", folder)
     page = seen.page
-    open_notebook(page, address, f"{name}.ipynb")
-    run_all(page, folder / f"{name}.ipynb", patience=900)
+    run_notebook(lab, page, root / f"notebooks/{name}.ipynb", patience=900)
     cells = page.locator(".jp-NotebookPanel:visible .jp-CodeCell")
     for place in range(cells.count()):
         if cells.nth(place).locator(".noUi-handle").count():
