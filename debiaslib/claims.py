@@ -179,7 +179,7 @@ def check(rows: pd.DataFrame, *, indicator: str, ratio: float, alpha: float | No
     The claim speaks of `alpha`, by default the largest that was run: taking the best of several would be choosing by the
     result. It is set against the runs at alpha 0 of the same training seed and settings (`PAIRED`), from `base` if given,
     else from `rows`; there all indicators are the same model, so one that has no alpha 0 of its own uses another's.
-    `confusion` is by default the shipped judge's on faces as soft as generated ones; without it (no file, or rows whose
+    `confusion` is by default the shipped judge's on faces as a decoder draws them; without it (no file, or rows whose
     fd_corrected is empty) figures are as read, and condition 3 says so. `decisions(row)`, where given, returns the judge's
     words of a run in the order of the sampling seeds (None where they are gone): pairing is then by picture, and sharper.
     Control runs are looked for in `rows` and `controls`. `frozen` says in words where the settings were chosen; `second`

@@ -26,14 +26,15 @@ from debiaslib.atomic import replacing
 from debiaslib.errors import InputError
 from debiaslib.faces import load_faces
 from debiaslib.judges import COUNTS, READ_AS, Judge, JudgeConfig
+from debiaslib.measure import GENERATED
 from debiaslib.plots import GROUP_COLOURS
 from debiaslib.presets import data_root, load_pipeline
 
 TIMESTEPS = (199, 399, 599)
 SIGMAS = (0.5, 1.0, 1.5, 2.0)
-GENERATED = "denoised_t399"
-"""About as soft as what the tiny model generates, and now and then somebody else: the judge that minds no blur reads .85 of these
-as labelled, .93 and more of blurred ones. So a correction by these counts takes out rather too much."""
+SHOWN = ("photograph", GENERATED, "denoised_t399")
+"""What figures and sentences tell of, of all the conditions: the two that correct, and the softest that is mostly still the same
+person. The judge that minds no blur reads .85 of those as labelled, .93 and more of blurred ones."""
 THRESHOLDS = tuple(np.round(np.arange(0.5, 1.0, 0.025), 3))
 LABEL_COLOURS = {"Male": GROUP_COLOURS["Man"], "Female": GROUP_COLOURS["Woman"]}
 ALL = "all"
@@ -246,7 +247,7 @@ def softness_figure(curve: pd.DataFrame) -> Figure:
     return grid.figure
 
 
-def confusion_figure(table: pd.DataFrame, *, by: str = "race", shown: Sequence[str] = ("photograph", GENERATED)) -> Figure:
+def confusion_figure(table: pd.DataFrame, *, by: str = "race", shown: Sequence[str] = SHOWN) -> Figure:
     """Recall by subgroup (`confusions`), a column a judge, a row a condition, 95 % Wilson intervals."""
     rows = judges.recalls(table[(table[by] != ALL) & table["condition"].isin(shown)])
     names = sorted(rows[by].unique())
@@ -256,7 +257,7 @@ def confusion_figure(table: pd.DataFrame, *, by: str = "race", shown: Sequence[s
     return grid.figure
 
 
-def calibration_figure(table: pd.DataFrame, *, shown: Sequence[str] = ("photograph", GENERATED)) -> Figure:
+def calibration_figure(table: pd.DataFrame, *, shown: Sequence[str] = SHOWN) -> Figure:
     """Accuracy against confidence (`reliability`), a panel a judge; dashed: right as often as it says."""
     rows = table[table["condition"].isin(shown)]
     grid = sns.FacetGrid(_short(rows), col="judge", hue="condition", hue_order=shown, palette="colorblind", height=3.4)
@@ -267,7 +268,7 @@ def calibration_figure(table: pd.DataFrame, *, shown: Sequence[str] = ("photogra
     return grid.figure
 
 
-def abstention_figure(table: pd.DataFrame, *, shown: Sequence[str] = ("photograph", GENERATED)) -> Figure:
+def abstention_figure(table: pd.DataFrame, *, shown: Sequence[str] = SHOWN) -> Figure:
     """Error against coverage (`abstention_curve`) as the confidence asked for rises, a panel a condition."""
     rows = _short(table[table["condition"].isin(shown) & table["error"].notna()])
     rows = rows.replace({"gender": {"Male": "labelled male", "Female": "labelled female", ALL: "all"}})
@@ -340,7 +341,7 @@ def findings(tables: dict[str, pd.DataFrame], *, by: str = "race") -> list[str]:
 
 def _whole(table: pd.DataFrame, by: str) -> list[dict]:
     everyone = (table["gender"] == ALL) & (table[by] == ALL)
-    return table[everyone & table["condition"].isin(["photograph", GENERATED])].to_dict("records")
+    return table[everyone & table["condition"].isin(SHOWN)].to_dict("records")
 
 
 def _worst_sentence(row: pd.Series, by: str) -> str:
@@ -362,7 +363,7 @@ def _agreement_sentence(row: dict) -> str:
 def _gap_sentence(judge: str, gaps: pd.DataFrame) -> str:
     part = gaps.dropna().set_index("condition")
     worst = part["gap"].abs().idxmax()
-    shown = [name for name in dict.fromkeys(("photograph", GENERATED, worst)) if name in part.index]
+    shown = [name for name in dict.fromkeys((*SHOWN, worst)) if name in part.index]
     told = "; ".join(f"{name} {part.loc[name, 'gap']:+.3f} [{part.loc[name, 'low']:+.3f}, {part.loc[name, 'high']:+.3f}]"
                      for name in shown)
     return f"{_name(judge)}, men's recall less women's: {told}. Of {len(part)} conditions it is largest as {worst}."

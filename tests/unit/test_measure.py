@@ -67,9 +67,9 @@ def test_the_correction_uses_this_judge_and_this_condition(samples, reference):
 
 def test_generated_pictures_are_corrected_as_soft_ones(tmp_path, reference):
     folder = paint(tmp_path / "generated", men=6, women=14, prompt="a human face", seed=range(20))
-    table = pd.concat([confusion_table(), confusion_table(condition="denoised_t399", men=(70, 30))])
+    table = pd.concat([confusion_table(), confusion_table(condition=measure.GENERATED, men=(70, 30))])
     found = measure.measure(folder, reference=reference, extractor="toy", confusion=table)
-    assert found["correction"].startswith("recall as denoised_t399: 0.70 men")
+    assert found["correction"].startswith(f"recall as {measure.GENERATED}: 0.70 men")
 
 
 def test_counts_from_small_faces_are_doubted_on_large_ones(tmp_path, reference, monkeypatch):
