@@ -17,7 +17,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBVAL     := $(if $(NOTEBOOKS),--nbval --nbval-current-env --nbval-cell-timeout=120)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv course course-full test test-slow bench lab app notebooks book doctor
+.PHONY: help .venv course course-full test test-slow nightly bench lab app notebooks book doctor
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,8 @@ test: .venv/installed  ## every test
 
 test-slow: .venv/installed  ## what takes an hour and 8 GB: Stable Diffusion v1.5's shape, the course in a browser, kills
 	.venv/bin/python -m pytest -m slow tests
+
+nightly: test test-slow  ## every test there is
 
 bench: .venv/installed  ## speed and size as ratios measured in one run, in runs/bench.csv
 	.venv/bin/python -m debiaslib.bench

@@ -5,6 +5,9 @@ import json
 import os
 import platform
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,11 +15,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 from diffusers import StableDiffusionPipeline
-from joblib import Parallel, delayed
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from debiaslib import compare, faces, measure, quality
 from debiaslib.atomic import read_record, replacing
+from debiaslib.cluster import spread
 from debiaslib.errors import InputError
 from debiaslib.finetune import (
     ADAPTER_FILE,
@@ -48,6 +52,9 @@ MORE = ("top_share", "embed_s", "male_share_low", "male_share_high", "fd_correct
 
 CURVE = ("indicator", "ratio", "alpha", "seed", "step", "denoising", "cross_entropy", "indicator_accuracy")
 """What `curves.csv` tells of the trainings; the last two of `literal` alone."""
+
+TURN = threading.Lock()
+"""A process runs one cell at a time: threads would share its model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,30 +124,61 @@ def from_the_kit(config: SweepConfig) -> SweepConfig:
     return replace(config, faces=str(data_root() / "faces")) if config.faces == "pool" else config
 
 
-def sweep(preset: Preset, *, config: SweepConfig, out: Path, workers: int = 1, progress: bool = True) -> pd.DataFrame:
+def sweep(preset: Preset, *, config: SweepConfig, out: Path, workers: int = 1, scheduler: str | None = None,
+          progress: bool = True) -> pd.DataFrame:
     """Run every cell that has no row yet and write `table1.csv` after each; returns the table, one row a cell in `out`.
 
     `out/cells/NAME` keeps each cell's adapter, pictures, judgements and row. With several `workers` each is a process of one
     thread, which on a CPU is faster than one process of several; cells do not depend on each other, so the rows are the same
-    whatever their number. Raises InputError when `out` belongs to another grid, or the faces cannot give a training set.
+    whatever their number. With a `scheduler`, the address or file of a Dask scheduler, its workers run the cells; they see
+    `out` and the faces under the same paths. Raises InputError when `out` belongs to another grid or another sweep is at work
+    there, when the faces cannot give a training set, and when scheduler or workers cannot be reached or die.
     """
     todo, rows = cells(config), training_rows(config.faces, split=config.split)
     for ratio in config.ratios:  # fail before the first hour, not after it
         faces.draw_subset(rows, ratio=ratio, size=config.train_size, seed=config.seeds[0])
-    _claim(out, preset, config)
-    missing = [cell for cell in todo if not (_folder(out, cell) / "row.json").exists()]
-    write_table(out)
-    jobs = (delayed(_run_cell)(preset, config, cell, _folder(out, cell)) for cell in missing)
-    with tqdm(total=len(todo), initial=len(todo) - len(missing), desc="sweep", unit="cell", disable=not progress) as bar:
-        for cell in Parallel(n_jobs=min(workers, max(1, len(missing))), return_as="generator_unordered")(jobs):
-            bar.update()
-            bar.set_postfix_str(cell.folder)
-            write_table(out)
+    with _alone(out):
+        _claim(out, preset, config)
+        missing = _missing(out, todo)
+        write_table(out)
+        jobs = [(preset, _anywhere(config), cell, _folder(out.absolute(), cell)) for cell in missing]
+        with tqdm(total=len(todo), initial=len(todo) - len(missing), desc="sweep", unit="cell", disable=not progress) as bar:
+            for cell in spread(_run_cell, jobs, workers=workers, scheduler=scheduler):
+                bar.update()
+                bar.set_postfix_str(cell.folder)
+                write_table(out)
+        if unseen := len(_missing(out, todo)):
+            raise InputError(f"{out}: {unseen} rows of workers are not to be seen from here. Network disks may show them a minute "
+                             "later: run the same command again. If that does not help, --out is not on a disk that all share.")
+        write_table(out)
     return pd.read_csv(out / "table1.csv")
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold `out`, or refuse it when another sweep does, on whichever machine of those that share the disk. A kill lets go."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(f"{out}: another sweep is at work there. Wait for its end, or give another --out; several machines "
+                         "share one sweep with --scheduler.") from None
+
+
+def _anywhere(config: SweepConfig) -> SweepConfig:
+    """Paths that workers elsewhere understand: absolute ones, but the face pool goes by its name, wherever their kit lies."""
+    paths = {name: getattr(config, name) for name in ("faces", "compare_with", "reference") if getattr(config, name)}
+    pool = {"faces": "pool"} if source_name(config.faces) == "pool" else {}
+    return replace(config, **{name: str(Path(path).absolute()) for name, path in paths.items()} | pool)
 
 
 def _folder(out: Path, cell: Cell) -> Path:
     return out / "cells" / cell.folder
+
+
+def _missing(out: Path, todo: list[Cell]) -> list[Cell]:
+    return [cell for cell in todo if not (_folder(out, cell) / "row.json").exists()]
 
 
 def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
@@ -191,24 +229,34 @@ def instruments(preset: Preset, config: SweepConfig) -> dict:
 
 
 def _run_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path) -> Cell:
+    """Run the cell, unless or until another process does: one that a stopped sweep has left behind ends its cell first."""
+    if not (folder.parents[1] / "sweep.json").exists():
+        raise InputError(f"{folder.parents[1]}: not to be seen from the worker on {platform.node()}. Give an --out on a disk that "
+                         "all machines see under the same path.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with TURN, FileLock(folder / ".lock"), one_thread():
+        if not (folder / "row.json").exists():
+            _measure_cell(preset, from_the_kit(config), cell, folder)
+    return cell
+
+
+def _measure_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path) -> None:
     """Train, draw, judge, measure: what of it is done already is not done again."""
-    with one_thread():
-        pipe = base_pipeline(preset)
-        training = FinetuneConfig.of(preset, indicator=cell.indicator, alpha=cell.alpha, seed=cell.seed, steps=config.train_steps)
-        record = ended(folder) or finetune(
-            pipe, training_set(preset, config, cell.ratio, cell.seed), config=training, out=folder, progress=False)
-        sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
-        load_adapter(pipe, folder)
-        try:
-            generate(pipe, n=config.n, config=sampling, out=folder / "samples", model=sha256(folder / ADAPTER_FILE), progress=False)
-        finally:
-            pipe.unload_lora_weights()
-        figures = figures_of(folder, preset, instruments(preset, config))
+    pipe = base_pipeline(preset)
+    training = FinetuneConfig.of(preset, indicator=cell.indicator, alpha=cell.alpha, seed=cell.seed, steps=config.train_steps)
+    record = ended(folder) or finetune(
+        pipe, training_set(preset, config, cell.ratio, cell.seed), config=training, out=folder, progress=False)
+    sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
+    load_adapter(pipe, folder)
+    try:
+        generate(pipe, n=config.n, config=sampling, out=folder / "samples", model=sha256(folder / ADAPTER_FILE), progress=False)
+    finally:
+        pipe.unload_lora_weights()
+    figures = figures_of(folder, preset, instruments(preset, config))
     row = settings_of(preset, config) | asdict(cell) | figures | {"train_steps": training.steps} | {
         name: record[name] for name in ("fit_loss", "p_eff", "ess", "top_share", "embed_s", "train_s")}
     row["generate_s"] = json.loads((folder / "samples/generate.json").read_text())["seconds"]
     write_json(folder / "row.json", {name: row.get(name) for name in COLUMNS + MORE})
-    return cell
 
 
 def settings_of(preset: Preset, config: SweepConfig) -> dict:
@@ -285,7 +333,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, default=None, help="default the preset's")
     parser.add_argument("--extractor", default=default.extractor, choices=quality.EXTRACTORS,
                         help="the feature network of quality figures; default %(default)s")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes of one thread each; default %(default)s here")
+    spread = parser.add_mutually_exclusive_group()
+    spread.add_argument("--workers", type=int, help=f"processes of one thread each; default {default_workers()} here")
+    spread.add_argument("--scheduler", metavar="ADDRESS|FILE",
+                        help="instead of --workers: spread the cells over a Dask cluster on any number of machines. tcp://HOST:PORT, "
+                             "which `dask scheduler` tells, or its scheduler file. Start every worker with `dask worker --nthreads "
+                             "1 --memory-limit 0 ADDRESS`; --out, --faces and --reference lie on a disk that all machines see "
+                             "under the same path")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="table1.csv, fig2.png, report.html and a folder a cell")
 
 
@@ -297,7 +351,9 @@ def run(args: argparse.Namespace) -> int:
                          reference_size=args.reference_size, alphas=tuple(args.alphas), indicators=tuple(args.indicators),
                          seeds=tuple(args.seeds), n=args.n, train_steps=args.train_steps, sample_steps=args.sample_steps,
                          guidance=args.guidance, extractor=args.extractor)
-    table = sweep(get_preset(args.preset), config=config, out=args.out, workers=args.workers, progress=sys.stderr.isatty())
+    workers = default_workers() if args.workers is None else args.workers
+    table = sweep(get_preset(args.preset), config=config, out=args.out, workers=workers, scheduler=args.scheduler,
+                  progress=sys.stderr.isatty())
     write_report(args.out, pd.read_csv(args.out / "cells.csv"))
     print(table[["indicator", "ratio", "alpha", "seed", "face_rate", "male_share", "fd", "fd_low", "fd_high", "fd_corrected"]]
           .to_string(index=False, float_format="%.3f"))
