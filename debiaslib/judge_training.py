@@ -24,13 +24,14 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as serialized
 from scipy.optimize import minimize_scalar
 from tqdm.auto import tqdm
 
 from debiaslib import checkpoints, judge_weights
 from debiaslib.__main__ import guarded
-from debiaslib.atomic import publish, replacing
+from debiaslib.atomic import publish, replacing, write_whole
 from debiaslib.errors import InputError
 from debiaslib.faces import gender_of, load_faces, read_metadata
 from debiaslib.judges import softened
@@ -159,8 +160,7 @@ def soften_faces(pixels: np.ndarray, pipeline: "StableDiffusionPipeline", *, cop
             with fast_precision(pipeline.device):
                 pictures = softened(pixels[places], pipeline, timestep=timestep or None, steps=GRID, seed=seed + timestep,
                                     batch=64, progress=progress)
-            with replacing(path) as partial:
-                save_file({"pictures": pictures}, partial)
+            write_whole(path, serialized({"pictures": pictures}))
         out[timestep] = places, load_file(path)["pictures"]
     return out
 

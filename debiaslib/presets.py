@@ -194,7 +194,7 @@ def to_pixels(images: torch.Tensor) -> np.ndarray:
 def encode_latents(vae, pixels: np.ndarray, *, batch: int | None = None, progress: bool = False) -> torch.Tensor:
     """Posterior means times the scaling factor, float32 (N, C, h, w) on the CPU, of uint8 (N, H, W, 3) pictures.
 
-    `batch` pictures at once: by default 64 of 64 px, and of larger ones so many fewer that they need no more memory.
+    `batch` pictures at once: by default 32 of 64 px, and of larger ones so many fewer that they need no more memory.
     """
     batch = batch or encoded_at_once(*pixels.shape[1:3])
     parts = []
@@ -205,8 +205,8 @@ def encode_latents(vae, pixels: np.ndarray, *, batch: int | None = None, progres
 
 
 def encoded_at_once(height: int, width: int) -> int:
-    """How many pictures `encode_latents` takes at once: 64 of 64 px, and of larger ones so many fewer."""
-    return max(1, 64 * 64**2 // max(64**2, height * width))
+    """How many pictures `encode_latents` takes at once: 32 of 64 px, and of larger ones so many fewer."""
+    return max(1, 32 * 64**2 // max(64**2, height * width))
 
 
 def sha256(path: Path) -> str:

@@ -21,12 +21,12 @@ from accelerate import PartialState
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.training_utils import EMAModel, compute_snr
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from debiaslib import checkpoints
-from debiaslib.atomic import read_record, replacing, write_whole
+from debiaslib.atomic import read_record, write_whole
 from debiaslib.autoencoder import AutoencoderConfig, SharpenConfig, sharpen_decoder, standardise_latents, train_autoencoder
 from debiaslib.captions import byte_pairs, caption_words, random_caption
 from debiaslib.descent import Shadow, descend, set_rate, training_attention
@@ -152,8 +152,7 @@ def latents_of(vae: AutoencoderKL, pixels: np.ndarray, *, cache: Path, progress:
     both = [np.ascontiguousarray(part) for part in (pixels, pixels[:, :, ::-1])]
     with fast_precision(vae.device):
         latents = torch.stack([encode_latents(vae, part, progress=progress) for part in both]).contiguous()
-    with replacing(cache) as partial:
-        save_file({"latents": latents}, partial, metadata={"key": key.hexdigest()})
+    write_whole(cache, serialized({"latents": latents}, metadata={"key": key.hexdigest()}))
     return latents
 
 

@@ -23,7 +23,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as serialized
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
@@ -403,8 +404,7 @@ class Scorer:
             return load_file(path)["scores"]
         except (OSError, SafetensorError, KeyError):  # not there yet, or not whole
             scores = self.read(latents)
-            with replacing(path) as partial:
-                save_file({"scores": scores}, partial)
+            write_whole(path, serialized({"scores": scores}))
             return scores
 
     def read(self, latents: np.ndarray) -> np.ndarray:
@@ -561,8 +561,7 @@ class Rebalancer:
                    "signature": self.signature, "normals": np.stack([b.normal for b in self.boundaries])}
         for place, mixture in enumerate(self.mixtures):
             tensors |= {f"mixture/{place}/{name}": value for name, value in vars(mixture).items()} if mixture else {}
-        with replacing(folder / TENSORS) as partial:
-            save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, partial)
+        write_whole(folder / TENSORS, serialized({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
         content = {"edges": {name: list(edges) for name, edges in self.cells.edges.items()},
                    "boundaries": [[b.offset, b.accuracy, b.held_out] for b in self.boundaries], "record": self.record}
         write_whole(folder / RECORD, (json.dumps(content, indent=1) + "\n").encode())

@@ -195,7 +195,7 @@ def test_pictures_are_encoded_as_many_at_once_as_the_budget_says(narrow):
         presets.encode_latents(pipe.vae, np.zeros((true_shape.encoded_at_once(side, side), side, side, 3), np.uint8))
         presets.encode_latents(pipe.vae, np.zeros((true_shape.encoded_at_once(side, side) + 1, side, side, 3), np.uint8))
     full = [true_shape.encoded_at_once(side, side) for side in (64, 128, 320)]
-    assert met == [count for each in full for count in (each, each, 1)] and full == [64, 16, 2]
+    assert met == [count for each in full for count in (each, each, 1)] and full == [32, 8, 1]
 
 
 def test_the_budget_is_written_with_its_command(tmp_path, capsys):
