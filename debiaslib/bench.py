@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from debiaslib.judges import Judge
 
 T = TypeVar("T")
+METRIC_SIZES = 5000, 10_000, 20_000, 50_000
+"""Pictures that metrics are timed with; the second is where `neighbour_scores` begins to draw."""
 COLUMNS = ("name", "ours", "other", "ratio", "goal")
 VERSIONS = ("torch", "numpy", "diffusers", "peft", "accelerate", "onnxruntime", "clean-fid", "torch-fidelity", "deepface")
 
@@ -301,6 +303,35 @@ def growth_cells(*, scale: float = 1.0, repeats: int = 3) -> Outcome:
     return _each(found, 6, 2)
 
 
+def growth_metrics(*, scale: float = 1.0, repeats: int = 3) -> Outcome:
+    """Seconds a picture of all metrics from features of 50,000 pictures and as many of reference, against 10,000 and 10,000.
+
+    Features are drawn by chance (1280, and 1000 logits): the feature pass, which is linear, is left out. The notes hold the
+    processor's seconds of each metric at each number, and the exponents of n that they grow with up to 10,000 and beyond.
+    Neighbours are quadratic until `neighbour_scores` draws 10,000, and KID's interval until it draws 4,000.
+    """
+    sizes = [max(quality.FEWEST, round(n * scale)) for n in METRIC_SIZES]
+    turns = [{n: _metric_seconds(n) for n in sizes} for _ in range(repeats)]
+    wall, cpu = ({n: {name: statistics.median(turn[n][name][i] for turn in turns) for name in turns[0][n]} for n in sizes}
+                 for i in (0, 1))
+    seconds = pd.DataFrame(cpu)
+    slopes = {part: {name: float(np.polyfit(np.log(ns), np.log(seconds.loc[name, ns].to_numpy() + 1e-4), 1)[0])
+                     for name in seconds.index} for part, ns in (("to_10000", sizes[:2]), ("beyond", sizes[1:]))}
+    each = [[sum(found[n].values()) / n for n in (sizes[-1], sizes[1])] for found in (wall, cpu)]
+    return Outcome(*each[0], {"repeats": repeats, "counts": [sizes[-1], sizes[1]], "cpu_ratio": each[1][0] / each[1][1],
+                              "exponents": slopes, "cpu_seconds": {str(n): found for n, found in cpu.items()}})
+
+
+def growth_metrics_memory(*, scale: float = 1.0, repeats: int = 3) -> Outcome:
+    """Bytes a picture that a process comes to hold on top of its libraries with the metrics of 50,000 and 50,000 pictures,
+    against 10,000 and 10,000. The features themselves are 18 kB of them."""
+    many, few = (max(quality.FEWEST, round(n * scale)) for n in (METRIC_SIZES[-1], METRIC_SIZES[1]))
+    works = [functools.partial(_compare_alone, n) for n in (many, few, quality.FEWEST)]
+    held = _on_top(*_most_memory(works, repeats=repeats)).notes
+    ours, other = held["ours_on_top"] / many, held["other_on_top"] / few
+    return Outcome(ours, other, held | {"counts": [many, few]})
+
+
 ROWS: dict[str, Row] = {
     "indicator_step_tiny": Row(indicator_step_tiny, 1.05), "literal_step_tiny": Row(literal_step_tiny, 1.05),
     "indicator_step_sd15": Row(indicator_step_sd15, 1.02), "literal_step_sd15": Row(literal_step_sd15, 1.02),
@@ -311,6 +342,7 @@ ROWS: dict[str, Row] = {
     "first_picture": Row(first_picture, 1.0),
     "two_processes": Row(two_processes, 1 / 1.6), "growth_n": Row(growth_n, 1.05),
     "growth_resolution": Row(growth_resolution, 1.1), "growth_cells": Row(growth_cells, 1.05),
+    "growth_metrics": Row(growth_metrics, 1.05), "growth_metrics_memory": Row(growth_metrics_memory, 1.05),
     "metrics_libraries": Row(metrics_libraries, 0.5), "judge_loop": Row(judge_loop, 0.2)}
 """The benchmarks by name."""
 
@@ -611,6 +643,32 @@ def _sweep(*, cells: int, workers: int, scale: float) -> None:
         sweep(get_preset("tiny"), config=config, out=Path(place), workers=workers, progress=False)
 
 
+def _synthetic(n: int, seed: int) -> quality.Features:
+    """Features and logits of that many pictures, drawn by chance."""
+    pool, logits = (np.random.default_rng(seed).standard_normal((n, width), np.float32) for width in (1280, 1000))
+    return quality.Features("synthetic", "", pool, logits, str(seed))
+
+
+def _metric_seconds(n: int) -> dict[str, tuple[float, float]]:
+    """Seconds of the wall and of the processor for each part of `quality.compare`, n pictures against n of reference."""
+    ours, reference = _synthetic(n, 0), _synthetic(n, 1)
+    pair, found = (ours.pool, reference.pool), {}
+    works = {"frechet": functools.partial(quality.frechet_distance, *pair),
+             "kid": functools.partial(quality.kernel_distance, *pair),
+             "kid_interval": functools.partial(quality.kernel_distance_interval, *pair),
+             "neighbours": functools.partial(quality.neighbour_scores, *pair),
+             "inception_score": functools.partial(quality.inception_score, ours.logits)}
+    for name, work in works.items():
+        once = alternate(work, lambda: None, repeats=1)
+        found[name] = once.ours, once.notes["cpu_ours"]
+    return found
+
+
+def _compare_alone(n: int) -> None:
+    """What `growth_metrics_memory` runs in a process of its own."""
+    quality.compare(_synthetic(n, 0), _synthetic(n, 1))
+
+
 def _our_metrics(folders: Sequence[Path], extractor: quality.Extractor) -> dict:
     return quality.compare(*(quality.extract(measure.open_pictures(folder), extractor=extractor) for folder in folders))
 
@@ -640,9 +698,13 @@ def _their_metrics(folders: Sequence[Path], extractor: quality.Extractor) -> dic
 
 @contextmanager
 def _registered(extractor: quality.Extractor) -> Iterator[str]:
-    """The same network and resizing in torch-fidelity's form, under a name in its registry while this lasts."""
+    """The same network and clean-fid's own resizing in torch-fidelity's form, under a name in its registry while this
+    lasts."""
+    from cleanfid.resize import make_resizer
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
+
+    resize = make_resizer("PIL", False, "bicubic", (extractor.size, extractor.size))
 
     class Shared(FeatureExtractorBase):
         def __init__(self, name: str, features_list: list[str], **_) -> None:
@@ -653,7 +715,8 @@ def _registered(extractor: quality.Extractor) -> Iterator[str]:
             return "pool", "logits"
 
         def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            found = extractor.model(quality.resized(pixels.permute(0, 2, 3, 1).numpy(), extractor.size))
+            large = np.stack([resize(image) for image in pixels.permute(0, 2, 3, 1).numpy()]).transpose(0, 3, 1, 2)
+            found = extractor.model(np.ascontiguousarray(large))
             known = dict(zip(("pool", "logits"), map(torch.from_numpy, found), strict=True))
             return tuple(known[name] for name in self.features_list)
 

@@ -64,7 +64,7 @@ def test_every_row_of_the_plan_is_there():
     assert {"indicator_step_tiny", "indicator_step_sd15", "indicator_training_tiny", "train_loop", "train_loop_memory",
             "literal_step_tiny", "literal_step_sd15", "generate_bare", "generate_bare_sd15", "generate_memory",
             "first_picture", "generate_loop", "two_processes", "growth_n", "growth_resolution", "growth_cells",
-            "judge_loop", "metrics_libraries"} <= set(bench.ROWS)
+            "growth_metrics", "growth_metrics_memory", "judge_loop", "metrics_libraries"} <= set(bench.ROWS)
     assert bench.ROWS["indicator_step_sd15"].goal == 1.02 and bench.ROWS["two_processes"].goal == pytest.approx(1 / 1.6)
 
 
@@ -239,6 +239,30 @@ def test_rows_about_drawing_run(tiny, row):
     assert found.ours > 0 and found.other > 0
 
 
+def test_how_metrics_grow_is_told_for_each(monkeypatch):
+    """Of seconds that are known: one metric linear, one quadratic up to 10,000 and constant beyond."""
+    known = lambda n: {"linear": (n / 1e4, n / 1e4), "capped": (min(n, 10_000)**2 / 1e8,) * 2}  # noqa: E731
+    monkeypatch.setattr(bench, "_metric_seconds", known)
+    found = bench.growth_metrics(repeats=2)
+    assert (found.ours, found.other) == pytest.approx((6 / 50_000, 2 / 10_000))
+    assert found.notes["exponents"]["to_10000"] == pytest.approx({"linear": 1, "capped": 2}, abs=.01)
+    assert found.notes["exponents"]["beyond"] == pytest.approx({"linear": 1, "capped": 0}, abs=.01)
+
+
+def test_every_part_of_compare_is_timed(monkeypatch):
+    monkeypatch.setattr(bench, "METRIC_SIZES", (12, 16, 20, 24))
+    found = bench.growth_metrics(repeats=1)
+    assert {*found.notes["cpu_seconds"]["24"]} == {"frechet", "kid", "kid_interval", "neighbours", "inception_score"}
+    assert found.ours > 0 and found.other > 0 and found.notes["counts"] == [24, 16]
+
+
+def test_memory_of_metrics_is_told_for_one_picture(monkeypatch):
+    held = iter([5e6, 2e6, 1e6])
+    monkeypatch.setattr(bench, "apart", lambda work: next(held))
+    found = bench.growth_metrics_memory(repeats=1)
+    assert (found.ours, found.other) == (4e6 / 50_000, 1e6 / 10_000)
+
+
 def hold(count: int) -> None:
     """That many bytes, for a moment."""
     assert np.ones(count, np.uint8).sum() == count
@@ -257,7 +281,8 @@ def test_rows_about_memory_compare_what_comes_on_top(tiny, monkeypatch):
     monkeypatch.setattr(bench, "in_bf16", lambda *_, **__: False)  # accelerate knows one precision a process
     for row in ("train_loop_memory", "generate_memory"):
         found = bench.ROWS[row].measure(scale=.04, repeats=1)
-        assert found.ours >= found.notes["before"] > 0 and found.other >= found.notes["before"]
+        slack = 2**22  # Linux adds up pages core by core: the most that it tells may fall by some
+        assert min(found.ours, found.other) + slack >= found.notes["before"] > 0
     found = bench._on_top(14., 24., 4.)
     assert found.notes == {"before": 4, "ours_on_top": 10, "other_on_top": 20, "ratio_on_top": .5}
 

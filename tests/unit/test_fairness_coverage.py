@@ -1,68 +1,47 @@
 """Intervals against known truth: simulated populations, judges of known error, and how often the interval holds the truth.
 
-Wilson's interval and FD's are enumerated, no chance left, and with the corrected ones looked at on the whole grid (n = 50 to
-5000, shares .02 to .98). The others take a few points of it by default, and as few repeats as show a fault;
-DEBIASLIB_WIDE=1000 runs all of it with that many repeats, in many minutes. Tolerances are three standard errors of the
-simulation.
+The experiments are `debiaslib.coverage`'s, whose command tries all of its grid (n = 50 to 5000, shares .02 to .98) and wrote
+the table that ships. Here Wilson's interval and FD's are enumerated on all of it, no chance left, and the corrected ones
+simulated; the others take a few points of it by default, and as few repeats as show a fault. DEBIASLIB_WIDE=1000 runs all of
+it with that many repeats, in many minutes. Tolerances are three standard errors of the simulation.
 """
 
-import functools
+import dataclasses
+import hashlib
+import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 from scipy import stats
 
-from debiaslib import fairness, fairness_report
-from debiaslib.fairness import Confusion
+from debiaslib import coverage, fairness, fairness_report
+from debiaslib.coverage import SHARES, SIZES, Case, audit, holds, read_share
+from debiaslib.errors import InputError
 
 WIDE = int(os.environ.get("DEBIASLIB_WIDE", 0))
-ALL_SIZES = 50, 200, 800, 5000
-ALL_SHARES = .02, .1, .3, .45, .5, .7, .9, .98
-SIZES = ALL_SIZES if WIDE else (50, 800)
+FEW_SIZES = SIZES if WIDE else (50, 800)
 REPEATS = WIDE or 80
-RECALLS = (.8, .9)
-JUDGE_3 = np.array([[.85, .1, .05], [.1, .8, .1], [.02, .08, .9]])
+RECALLS = coverage.JUDGES[0]
+JUDGE_3 = coverage.CLASSES_JUDGE
 
 
 def least(level=.95, repeats=REPEATS):
     return level - 3 * np.sqrt(level * (1 - level) / repeats)
 
 
-def audit(generator, recalls=RECALLS, n=450):
-    a, b = (int(generator.binomial(n, recall)) for recall in recalls)
-    return Confusion(men_read_man=a, men_read_woman=n - a, women_read_man=n - b, women_read_woman=b)
+def covered(name, case, *, repeats=REPEATS, draws=800):
+    return coverage.try_case(name, case, repeats=repeats, draws=draws)["covered"].to_numpy()
 
 
-def read_share(share):
-    return share * RECALLS[0] + (1 - share) * (1 - RECALLS[1])
-
-
-def holds(interval, truth):
-    return interval.low - 1e-9 <= truth <= interval.high + 1e-9
-
-
-@functools.cache
-def wilson(k, n):
-    return fairness.share_interval(k, n)
-
-
-def window(n, share):
-    """The counts that hold all but 1e-6 of the binomial, and their probabilities."""
-    counts = np.arange(stats.binom.ppf(5e-7, n, share), stats.binom.ppf(1 - 5e-7, n, share) + 1).astype(int)
-    return counts, stats.binom.pmf(counts, n, share)
-
-
-@pytest.mark.parametrize("n", ALL_SIZES)
-@pytest.mark.parametrize("share", ALL_SHARES)
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("share", SHARES)
 def test_share_and_discrepancy_intervals_cover_exactly_enumerated(n, share):
     """No simulation. Wilson's dips to .92 at extreme shares of small samples (Brown, Cai and DasGupta 2001)."""
-    counts, chance = window(n, share)
-    floor = .92 + .01 * (.1 < share < .9)
-    assert sum(p for k, p in zip(counts, chance, strict=True) if holds(wilson(int(k), n), share)) >= floor
-    folded = [holds(fairness.discrepancy_interval([k, n - k]), abs(share - .5)) for k in counts]
-    assert chance @ folded >= floor
+    assert (covered("one_share", Case(n, (share,))) >= .92 + .01 * (.1 < share < .9)).all()
 
 
 @pytest.mark.parametrize("shares", [[1 / 3] * 3, [.7, .3, 0], [.5, .1, .1, .1, .1, .05, .05]])
@@ -70,23 +49,18 @@ def test_share_and_discrepancy_intervals_cover_exactly_enumerated(n, share):
 def test_discrepancy_interval_of_many_classes_covers_at_least(shares, norm):
     generator, truth = np.random.default_rng(0), fairness.fairness_discrepancy(shares, norm=norm)
     samples = generator.multinomial(100, shares, REPEATS)
-    covered = [holds(fairness.discrepancy_interval(counts, norm=norm, draws=500), truth) for counts in samples]
-    assert np.mean(covered) >= least()
+    held = [holds(fairness.discrepancy_interval(counts, norm=norm, draws=500), truth) for counts in samples]
+    assert np.mean(held) >= least()
 
 
-@pytest.mark.parametrize("n", ALL_SIZES)
-@pytest.mark.parametrize("share", ALL_SHARES)
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("share", SHARES)
 def test_corrected_intervals_cover(n, share):
-    generator, covered = np.random.default_rng(7), []
-    for men in generator.binomial(n, read_share(share), REPEATS):
-        confusion = audit(generator)
-        interval = fairness.corrected_share_interval(men, n, confusion, draws=1000)
-        covered.append((holds(interval, share), holds(fairness._folded(interval, .5), abs(share - .5))))
-    assert (np.mean(covered, axis=0) >= least()).all()
+    assert (covered("corrected_share", Case(n, (share,), RECALLS)) >= least()).all()
 
 
 def test_folding_the_corrected_share_is_the_corrected_discrepancy():
-    confusion = audit(np.random.default_rng(0))
+    confusion = audit(np.random.default_rng(0), RECALLS)
     folded = fairness._folded(fairness.corrected_share_interval(90, 200, confusion), .5)
     assert folded == fairness.corrected_discrepancy(90, 200, confusion)
 
@@ -95,10 +69,10 @@ def test_folding_the_corrected_share_is_the_corrected_discrepancy():
 def test_signed_corrected_discrepancy_is_unbiased(share):
     """Before folding: the mean of p* - .5 over samples of 400 is the truth, to three standard errors of the simulation."""
     generator = np.random.default_rng(3)
-    men = generator.binomial(400, read_share(share), 2000)
+    men = generator.binomial(400, read_share(share, RECALLS), 2000)
     signed = np.array([fairness.corrected_share(k, 400, recall_men=RECALLS[0], recall_women=RECALLS[1]) for k in men]) - .5
     assert abs(signed.mean() - (share - .5)) < 3 * signed.std() / np.sqrt(len(signed))
-    audits = [audit(generator) for _ in men]
+    audits = [audit(generator, RECALLS) for _ in men]
     signed = np.array([fairness.corrected_share(k, 400, recall_men=judge.recall_men, recall_women=judge.recall_women)
                        for k, judge in zip(men, audits, strict=True)]) - .5
     assert abs(signed.mean() - (share - .5)) < 3 * signed.std() / np.sqrt(len(signed)) + .002  # a ratio: O(1/450)
@@ -107,7 +81,7 @@ def test_signed_corrected_discrepancy_is_unbiased(share):
 @pytest.mark.parametrize("share", [.1, .3, .7])
 def test_corrected_discrepancy_away_from_parity_is_unbiased_and_as_read_is_not(share):
     generator, truth = np.random.default_rng(31), abs(share - .5)
-    men = generator.binomial(800, read_share(share), 1000)
+    men = generator.binomial(800, read_share(share, RECALLS), 1000)
     found = np.array([fairness.fairness_discrepancy([p, 1 - p]) for p in (
         fairness.corrected_share(k, 800, recall_men=RECALLS[0], recall_women=RECALLS[1]) for k in men)])
     error = 3 * found.std() / np.sqrt(len(found))
@@ -122,57 +96,36 @@ def test_corrected_shares_of_three_classes_are_unbiased():
     assert (np.abs(found.mean(axis=0) - shares) < 3 * found.std(axis=0) / np.sqrt(len(found))).all()
 
 
-@pytest.mark.parametrize("shares", [[1 / 3] * 3, [.6, .3, .1], [.9, .1, 0]])
+@pytest.mark.parametrize("shares", [(1 / 3, 1 / 3, 1 / 3), (.6, .3, .1), (.9, .1, 0)])
 def test_corrected_intervals_of_three_classes_cover(shares):
-    generator, covered, truth = np.random.default_rng(11), [], fairness.fairness_discrepancy(shares)
-    for counts in generator.multinomial(500, shares @ JUDGE_3, REPEATS):
-        judge = np.stack([generator.multinomial(300, row) for row in JUDGE_3])
-        each = fairness.corrected_share_intervals(counts, judge, draws=600)
-        whole = fairness.corrected_discrepancy_interval(counts, judge, draws=600)
-        covered.append([*(holds(i, share) for i, share in zip(each, shares, strict=True)), holds(whole, truth)])
-    assert (np.mean(covered, axis=0) >= least()).all()
+    assert (covered("three_classes", Case(500, shares)) >= least()).all()
 
 
-@pytest.mark.parametrize("shares", [(.7, .6), (.7, .5), (.5, .5), (.3, .7), *([(.02, .1), (.98, .98)] if WIDE else [])])
-@pytest.mark.parametrize("n", SIZES if WIDE else (400,))
+@pytest.mark.parametrize("shares", [(.7, .6), (.7, .5), (.5, .5), (.3, .7), *(coverage.PAIRS[-2:] if WIDE else [])])
+@pytest.mark.parametrize("n", FEW_SIZES if WIDE else (400,))
 def test_paired_difference_covers_also_where_one_model_is_even(shares, n):
-    generator, covered = np.random.default_rng(3), []
-    truth = abs(shares[0] - .5) - abs(shares[1] - .5)
-    for _ in range(REPEATS):
-        first, fresh = generator.random((2, n))
-        second = np.where(generator.random(n) < .5, first, fresh)
-        words = (np.where(x < share, "Man", "Woman").tolist() for x, share in zip((first, second), shares, strict=True))
-        covered.append(holds(fairness.paired_difference(*words, draws=800), truth))
-    assert np.mean(covered) >= least(.93 if n < 100 else .95)
+    assert (covered("paired", Case(n, shares)) >= least(.93 if n < 100 else .95)).all()
 
 
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n", FEW_SIZES)
 @pytest.mark.parametrize("shares", [(.5, .5), (.36, .58), (.02, .1), (.7, .4)])
 def test_unpaired_differences_cover(n, shares):
-    generator, repeats = np.random.default_rng(5), WIDE or 400
-    pairs = [[wilson(int(k), n) for k in row] for row in generator.binomial(n, shares, (repeats, 2))]
-    truth = abs(shares[0] - .5) - abs(shares[1] - .5)
-    assert np.mean([holds(fairness.discrepancy_difference(a, b), truth) for a, b in pairs]) >= least(.95, repeats)
-    apart = [fairness.amplification_interval(a, b) for a, b in pairs]
-    assert np.mean([holds(i, shares[0] - shares[1]) for i in apart]) >= least(.94, repeats)
+    repeats = WIDE or 400
+    of_fd, of_shares = covered("unpaired", Case(n, shares), repeats=repeats)
+    assert of_fd >= least(.95, repeats) and of_shares >= least(.94, repeats)
 
 
-@pytest.mark.parametrize("n", SIZES if WIDE else (400,))
+@pytest.mark.parametrize("n", FEW_SIZES if WIDE else (400,))
 @pytest.mark.parametrize("shares", [(.3, .7), (.3, .4), (.5, .6), (.1, .3), (.5, .5)])
 def test_differences_read_by_one_judge_cover(n, shares):
     """Across .5 the judge's error adds up, on one side it cancels: taken as independent, the former was too narrow."""
-    generator, covered = np.random.default_rng(29), []
-    truth = abs(shares[0] - .5) - abs(shares[1] - .5)
-    for men in generator.binomial(n, [read_share(share) for share in shares], (REPEATS, 2)):
-        found = fairness.corrected_difference(*((k, n) for k in men), audit(generator), draws=1000)
-        covered.append(holds(found, truth))
-    assert np.mean(covered) >= least(.93 if n < 100 else .95)
+    assert (covered("one_judge", Case(n, shares, RECALLS)) >= least(.93 if n < 100 else .95)).all()
 
 
 def training_runs(generator, mean, spread, *, seeds, n, judge):
     """Counts of `seeds` runs whose true shares scatter about `mean`, read by a judge of known error (or a perfect one)."""
     true = np.clip(mean + spread * generator.standard_normal(seeds), 0, 1)
-    return [(int(k), n) for k in generator.binomial(n, read_share(true) if judge else true)]
+    return [(int(k), n) for k in generator.binomial(n, read_share(true, RECALLS if judge else None))]
 
 
 def mean_discrepancy(mean, spread):
@@ -182,12 +135,12 @@ def mean_discrepancy(mean, spread):
 @pytest.mark.parametrize("judge", [False, True])
 @pytest.mark.parametrize("seeds", [3, 5])
 @pytest.mark.parametrize(("mean", "spread"), [(.5, 0), (.52, .03), (.3, .05), (.8, 0), (.1, .02)][:None if WIDE else 2])
-@pytest.mark.parametrize("n", SIZES if WIDE else (800,))
+@pytest.mark.parametrize("n", FEW_SIZES if WIDE else (800,))
 def test_intervals_over_training_seeds_cover(judge, seeds, mean, spread, n):
     generator, covered = np.random.default_rng(13), []
     truths = mean, mean_discrepancy(mean, spread), mean_discrepancy(.3, .04) - mean_discrepancy(mean, spread)
     for _ in range(REPEATS):
-        options = {"confusion": audit(generator) if judge else None, "draws": 500}
+        options = {"confusion": audit(generator, RECALLS) if judge else None, "draws": 500}
         base, runs = (training_runs(generator, *of, seeds=seeds, n=n, judge=judge) for of in ((.3, .04), (mean, spread)))
         found = (*(fairness_report.mean_over_seeds(runs, quantity=what, **options) for what in ("share", "fd")),
                  fairness_report.reduction_over_seeds(base, runs, **options))
@@ -229,3 +182,79 @@ def test_trend_finds_a_fall_and_claims_none_where_there_is_none():
         found[slope] = np.mean([fairness_report.trend(table, permutations=199).p_falling <= .05 for table in tables])
     assert found[0] <= .05 + 3 * np.sqrt(.05 * .95 / repeats)
     assert found[-1] > .7
+
+
+# --- the table ----------------------------------------------------------------------------------------------------------
+
+SHIPPED = Path(coverage.__file__).parents[1] / "data" / "results" / "coverage" / "coverage.csv"
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """One size and the first two shares of every grid."""
+    monkeypatch.setattr(coverage, "SIZES", (60,))
+    few = {name: dataclasses.replace(one, shares=one.shares[:2]) for name, one in coverage.EXPERIMENTS.items()}
+    monkeypatch.setattr(coverage, "EXPERIMENTS", few)
+
+
+def test_the_command_writes_every_interval_and_what_made_it(small, tmp_path, capsys):
+    options = ["--out", str(tmp_path / "new"), "--repeats", "4", "--draws", "50"]
+    assert coverage.main(options) == 0
+    table = pd.read_csv(tmp_path / "new" / "coverage.csv")
+    beside = json.loads((tmp_path / "new" / "coverage.json").read_text())
+    assert tuple(table.columns) == coverage.COLUMNS
+    assert {*table["interval"]} == {name for one in coverage.EXPERIMENTS.values() for name in one.names}
+    assert table["low"].le(table["covered"] + 1e-9).all() and table["high"].ge(table["covered"] - 1e-9).all()
+    assert {*table["repeats"]} == {0, 4} and beside["settings"]["repeats"] == 4
+    assert "corrected FD" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"coverage.csv", "coverage.json", "coverage.png"}
+    with pytest.raises(InputError, match="is there already"):
+        coverage.main([*options, "--only", "one_share"])
+    assert coverage.main([*options, "--only", "one_share", "--overwrite"]) == 0
+
+
+def test_an_interval_that_is_too_narrow_is_told_and_one_that_is_right_is_not():
+    rows = [("narrow", 50, .5, None, None, None, 1000, .9, .88, .92, .95, 0, 0),
+            ("right", 50, .5, None, None, None, 1000, .94, .92, .96, .95, 0, 0),
+            ("wide", 50, .5, None, None, None, 0, .99, .99, .99, .95, 0, 0)]
+    found = coverage.summary(pd.DataFrame(rows, columns=list(coverage.COLUMNS))).set_index("interval")
+    assert found["below"].to_dict() == {"narrow": 1, "right": 0, "wide": 0}
+    assert found["above"].to_dict() == {"narrow": 0, "right": 0, "wide": 1}
+    assert found["least"]["narrow"] == .9
+
+
+def test_folding_at_parity_biases_and_the_signed_share_is_not_biased():
+    """Which the table shows: E|p - .5| of 50 fair decisions is .056, the mean share's error is none."""
+    share, folded = coverage.try_case("one_share", Case(50, (.5,)), repeats=2)["bias"]
+    assert share == pytest.approx(0, abs=1e-12)
+    assert folded == pytest.approx(np.abs(np.arange(51) / 50 - .5) @ stats.binom.pmf(np.arange(51), 50, .5), abs=1e-5)
+
+
+def test_the_figure_has_a_panel_an_interval_and_size(small):
+    table = coverage.grid(["one_share", "unpaired"], repeats=3)
+    assert len(coverage.figure(table).axes) == 4
+    plt.close("all")
+
+
+@pytest.mark.skipif(not SHIPPED.exists(), reason="no table here")
+def test_the_shipped_table_is_what_the_command_gives():
+    table, beside = pd.read_csv(SHIPPED), json.loads(SHIPPED.with_suffix(".json").read_text())
+    assert hashlib.sha256(SHIPPED.read_bytes()).hexdigest() == beside["sha256"]
+    assert len(table) == sum(len(one.names) * len([*one.cases()]) for one in coverage.EXPERIMENTS.values())
+    exact = table[table["repeats"] == 0]
+    anew = coverage.grid(["one_share"], repeats=2)
+    np.testing.assert_allclose(exact[["covered", "bias"]], anew[["covered", "bias"]], atol=1e-4)
+    settings = {name: beside["settings"][name] for name in ("repeats", "draws", "seed")}
+    anew = coverage.try_case("unpaired", Case(50, (.5, .6)), **settings)
+    shipped = table[(table["interval"] == "FD difference") & (table["n"] == 50) & (table["other"] == .6)]
+    assert shipped["covered"].item() == pytest.approx(anew["covered"][0], abs=1e-4)
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: coverage.grid(["nobody"]), "'nobody': unknown. Choose among one_share, "),
+    (lambda: coverage.grid(repeats=1), "two or more of both"),
+])
+def test_wrong_input_is_told_in_one_line(call, message):
+    with pytest.raises(InputError, match=message) as told:
+        call()
+    assert "\n" not in str(told.value)

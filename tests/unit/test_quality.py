@@ -304,6 +304,18 @@ def test_features_are_those_of_clean_fids_own_pipeline(lite0, pictures, tmp_path
     np.testing.assert_allclose(quality.extract(pictures, extractor=lite0).pool, theirs, atol=1e-4)
 
 
+@pytest.mark.parametrize(("height", "width", "size"), [(64, 64, 224), (40, 33, 224), (224, 224, 224), (300, 200, 96)])
+def test_resizing_is_clean_fids_up_and_down(height, width, size):
+    """Of noise; bicubic overshoots, so that enlarged it is cut off on both sides."""
+    from cleanfid.resize import make_resizer
+
+    images = np.random.default_rng(21).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
+    theirs = np.stack([make_resizer("PIL", False, "bicubic", (size, size))(image) for image in images])
+    found = quality.resized(images, size)
+    assert found.dtype == np.float32 and found.flags.c_contiguous and 0 <= found.min() < found.max() <= 255
+    np.testing.assert_allclose(found, theirs.transpose(0, 3, 1, 2), rtol=0, atol=1e-4)
+
+
 def test_features_do_not_depend_on_batch_or_chunks(lite0, pictures):
     whole = quality.extract(pictures, extractor=lite0)
     parts = quality.extract([pictures[:3], pictures[3:]], extractor=lite0, batch=2)
@@ -399,6 +411,23 @@ def test_a_broken_cache_is_made_anew_and_a_closed_one_is_no_error(pictures, tmp_
     (tmp_path / "file").write_text("this is no folder")
     quality.load_or_extract(pictures, cache=tmp_path / "file", extractor=extractor)
     assert network.seen == 21
+
+
+def test_a_stopped_write_leaves_nothing_and_a_killed_ones_rest_goes_with_the_next(pictures, tmp_path, monkeypatch):
+    def stopped(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    extractor = Extractor("toy", "1", 8, Counting())
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(quality, "save_file", stopped)
+        quality.load_or_extract(pictures, cache=tmp_path, extractor=extractor)
+    assert not list(tmp_path.iterdir())
+    quality.load_or_extract(pictures, cache=tmp_path, extractor=extractor)
+    entry, = tmp_path.iterdir()
+    entry.rename(entry.with_name(entry.name + ".partial"))
+    quality.load_or_extract(pictures, cache=tmp_path, extractor=extractor)
+    assert list(tmp_path.iterdir()) == [entry]
 
 
 def test_compare_gives_every_score_and_warns_of_rank():
