@@ -186,7 +186,7 @@ class HSpaceGenerator(DiffusionGenerator):
             repeats = len(output) // len(offsets)
             return output + offsets.repeat(repeats, 1)[:, :, None, None].to(output)
 
-        with _hooked(self.pipe.unet.mid_block, add):
+        with hooked(self.pipe.unet.mid_block, add):
             return super()._draw(latents)
 
 
@@ -203,7 +203,7 @@ def h_directions(generator: DiffusionGenerator, *, count: int = H_DIRECTIONS, sa
     def note(module, inputs, output):
         read.append(output.float().mean((2, 3)).cpu())
 
-    with _hooked(generator.pipe.unet.mid_block, note):
+    with hooked(generator.pipe.unet.mid_block, note):
         for start in range(0, samples, generator.config.batch):
             part = latents[start:start + generator.config.batch]
             generator.decode(part)
@@ -278,8 +278,10 @@ def draw_images(generator: LatentGenerator, latents: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _hooked(module: torch.nn.Module, function: Callable) -> Iterator[None]:
-    handle = module.register_forward_hook(function)
+def hooked(module: torch.nn.Module, function: Callable) -> Iterator[None]:
+    """`function(module, inputs, output)` after every pass of `module`. The innermost is called first: what a generator puts
+    there itself is there before others read it."""
+    handle = module.register_forward_hook(function, prepend=True)
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from debiaslib.__main__ import guarded
 from debiaslib.atomic import replacing, write_whole
 from debiaslib.errors import InputError
 from debiaslib.fairness import Confusion, Interval, amplification_interval, corrected_share_interval, share_interval
+from debiaslib.h_guidance import GuidanceConfig, GuidedGenerator, fit_predictor
 from debiaslib.latent_generators import (
     DiffusionGenerator,
     LatentGenerator,
@@ -60,8 +61,10 @@ KNOWN_SHARES = {"tiny": {"male": 0.5165, "older": 0.3152}}
 FairFace (13,860 faces; older: 40 and above). Of `dcgan` nothing is stated: DigiFace-1M comes without such labels."""
 
 H_EDIT = "h-space boundary edit"
-"""A boundary edit within the coefficients of h-space. No distribution guidance: nothing predicts, and each picture moves by
-itself."""
+"""A boundary edit within the coefficients of h-space: nothing predicts, and each picture moves by itself."""
+
+GUIDANCE = "distribution guidance"
+"""Of a whole batch, by a predictor of its shares in h-space: see `h_guidance`."""
 
 FITTED = ("mixtures", "boundary edit", H_EDIT)
 """Methods that need the fit, and so its judge calls."""
@@ -77,11 +80,12 @@ it."""
 @dataclass(frozen=True)
 class Drawn:
     """Pictures uint8 (n, H, H, 3) of one method and the judge calls while sampling. `paired`: row i comes from the plain
-    picture i."""
+    picture i. `calls_fitting` of a method with a fit of its own."""
 
     images: np.ndarray
     calls: int = 0
     paired: bool = False
+    calls_fitting: int = 0
 
 
 REFERENCE_APART = 10**7
@@ -203,6 +207,20 @@ def prompt_mixing(generator: LatentGenerator, found: Rebalancer, target: np.ndar
     return draw
 
 
+def distribution_guidance(generator: LatentGenerator, found: Rebalancer, target: np.ndarray, judge, *,
+                          config: GuidanceConfig | None = None) -> tuple[Method, dict]:
+    """Plain latents, each batch steered in h-space; and what its predictor, which is fitted here, has to say of itself.
+
+    Raises InputError as `fit_predictor` does.
+    """
+    config = config or GuidanceConfig()
+    predictor, spent = _timed(lambda: fit_predictor(generator, judge, found.cells, config=config), judge)
+    guided = GuidedGenerator(generator, predictor, target, gamma=config.gamma)
+    record = asdict(config) | _rounded(spent) | {"calls": predictor.calls, "held_out": predictor.held_out,
+                                                 "balanced_accuracy": predictor.accuracy.round(3).tolist()}
+    return lambda n, seed: replace(plain(guided)(n, seed), calls_fitting=predictor.calls), record
+
+
 def combination_prompts(found: Rebalancer) -> dict[str, str]:
     """A caption for each combination, "a young woman's face" for instance; {} where an attribute has no words or has
     bins."""
@@ -270,7 +288,8 @@ def read_methods(generator: LatentGenerator, found: Rebalancer, target: np.ndarr
         row["identity_change"] = _identity_change(known, embed, drawn) if embed else np.nan
         per = 1000 / len(drawn.images)
         row |= {key: value * per for key, value in spent.items()} | {
-            "calls": drawn.calls * per, "calls_fitting": found.record.get("calls", 0) if name in FITTED else 0}
+            "calls": drawn.calls * per,
+            "calls_fitting": found.record.get("calls", 0) if name in FITTED else drawn.calls_fitting}
         rows.append(row)
     table = pd.DataFrame(rows)
     return table.assign(spread_ratio=table["spread"] / _spread(reference)), scores, base
@@ -452,17 +471,22 @@ def heads_confusion(attribute: str, *, condition: str = "blur 1.3") -> Confusion
 def measure_run(generator: LatentGenerator, cells_and_target: tuple, tools: Instruments, *, config: RebalanceConfig,
                 n: int, work: Path, confirm: str = "bundled", score: str = "heads",
                 known: Mapping[str, float] | None = None, draws: int = 0,
-                limit: int = DRAWS_LIMIT, only: Sequence[str] = ()) -> tuple[dict[str, pd.DataFrame], dict]:
+                limit: int = DRAWS_LIMIT, only: Sequence[str] = (),
+                guidance: GuidanceConfig | None = None) -> tuple[dict[str, pd.DataFrame], dict]:
     """Fit, compare every method on n pictures, and say what the generator does of its own: the rows of `TABLES`, a record.
 
-    `draws` balanced pictures more are drawn, looked at by nobody, and timed. `limit` is that of `rejection`;
-    `only` names the methods to compare with no change, by default all.
+    `draws` balanced pictures more are drawn, looked at by nobody, and timed. `limit` is that of `rejection`, `guidance`
+    how a diffusion generator's distribution guidance is fitted; `only` names the methods to compare with no change, by
+    default all.
     """
     (cells, target), judge, second = cells_and_target, tools.judges[confirm], tools.judges[score]
     found, spent = _timed(lambda: Rebalancer.fit(generator, judge, cells, config=config), judge)
     found.save(work)
     methods = default_methods(generator, found, target, judge)
     methods["rejection sampling"] = rejection(generator, found, target, judge, limit=limit)
+    guided = {}
+    if isinstance(generator, DiffusionGenerator) and (not only or GUIDANCE in only):
+        methods[GUIDANCE], guided["guidance"] = distribution_guidance(generator, found, target, judge, config=guidance)
     unknown = [name for name in only if name not in methods]
     if unknown:
         raise InputError(f"method {unknown[0]!r}: here there are {', '.join(methods)}. Name some of them, by commas.")
@@ -474,7 +498,7 @@ def measure_run(generator: LatentGenerator, cells_and_target: tuple, tools: Inst
               "generators": _generator_rows(base, (judge, second), known or {}), "fits": _fit_rows(found),
               "subgroups": subgroup_rows(generator, found, (judge, second))}
     record = {"fit": _rounded(spent) | {"calls": found.record["calls"]}}
-    record |= {"hashes": {name: sha256(work / name) for name in (TENSORS, RECORD)},
+    record |= guided | {"hashes": {name: sha256(work / name) for name in (TENSORS, RECORD)},
                "judges": {one.name: getattr(one.judge, "identity", {}) for one in (judge, second)}}
     return tables, record | ({"drawn": time_draws(generator, found, target, draws)} if draws else {})
 
@@ -605,6 +629,9 @@ def main(arguments: list[str] | None = None) -> int:
         default = getattr(RebalanceConfig, name)
         add(f"--{name.replace('_', '-')}", type=type(default), default=default, help="default %(default)s")
     add("--steps", type=int, default=None, help="denoising steps; default the preset's")
+    add("--guidance-samples", type=int, default=GuidanceConfig.samples, metavar="N",
+        help="judged for the predictor of distribution guidance; default %(default)s")
+    add("--gamma", type=float, default=GuidanceConfig.gamma, help="strength of distribution guidance; default %(default)s")
     return guarded("rebalance_compare", lambda: run(parser.parse_args(arguments)))
 
 
@@ -613,12 +640,13 @@ def run(args: argparse.Namespace) -> int:
     attributes = _names(args.attributes)
     cells, target = read_target(attributes, read_json(args.target))
     config = RebalanceConfig(**{name: getattr(args, name) for name in FITTING})
+    guidance = GuidanceConfig(samples=args.guidance_samples, gamma=args.gamma, seed=args.seed)
     with one_thread():
         generator = get_generator(args.generator, steps=args.steps)
         known = KNOWN_SHARES.get(args.generator.removesuffix("-h"), {})
         tables, record = measure_run(generator, (cells, target), load_instruments(args.work), config=config, n=args.n,
                                      work=args.work / args.run, known=known, draws=args.draws, limit=args.limit,
-                                     only=_names(args.methods))
+                                     only=_names(args.methods), guidance=guidance)
     write_tables(args.out, args.run, tables)
     told = {"command": _command(args), "generator": args.generator, "attributes": attributes, "n": args.n,
             "target": dict(zip(cells.names, target.tolist(), strict=True)), "config": asdict(config), "threads": 1,
