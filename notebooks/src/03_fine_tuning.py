@@ -458,7 +458,7 @@ short.groupby("trained for", sort=False)[["mean", "fit"]].mean().rename(columns=
 # ## 7. Models of faces
 #
 # The same question to real trainings. These rows ship with the kit: the tiny Stable Diffusion, fine-tuned on 100
-# FairFace photographs, 800 faces drawn of each model, three or five trainings each. (The photographs
+# FairFace photographs, 800 faces drawn of each model, three to eight trainings each. (The photographs
 # do not ship. The command that made the rows lies beside them.) For each, what the loss aimed at, and what was drawn,
 # corrected for the judge's errors.
 
@@ -489,7 +489,8 @@ print(f"{len(ends)} models; correlation of aim and outcome {np.corrcoef(ends['p_
       f"{(ends['share drawn'] - ends['p_eff']).mean():+.2f} off the line, spread {(ends['share drawn'] - ends['p_eff']).std():.2f}")
 
 # %% [markdown]
-# Read it from left to right. **Without weights** the models draw about what they were given, a little more men than that.
+# Read it from left to right. **Without weights** the models draw what they were given where most are men, and a tenth more
+# men than that where few are.
 # **With weights** they draw about what the loss aims at: aim and outcome go together. They do not *agree*: dots that aim
 # alike end up apart, and that spread is between trainings of the same kind, with other faces and other noise. One training
 # would have told you anything.
