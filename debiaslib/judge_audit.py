@@ -259,7 +259,7 @@ def confusion_figure(table: pd.DataFrame, *, by: str = "race", shown: Sequence[s
 
 def calibration_figure(table: pd.DataFrame, *, shown: Sequence[str] = SHOWN) -> Figure:
     """Accuracy against confidence (`reliability`), a panel a judge; dashed: right as often as it says."""
-    rows = table[table["condition"].isin(shown)]
+    rows, shown = table[table["condition"].isin(shown)], _present(shown, table)
     grid = sns.FacetGrid(_short(rows), col="judge", hue="condition", hue_order=shown, palette="colorblind", height=3.4)
     grid.map_dataframe(_reliability_panel)
     for axis in grid.axes.flat:
@@ -272,7 +272,7 @@ def abstention_figure(table: pd.DataFrame, *, shown: Sequence[str] = SHOWN) -> F
     """Error against coverage (`abstention_curve`) as the confidence asked for rises, a panel a condition."""
     rows = _short(table[table["condition"].isin(shown) & table["error"].notna()])
     rows = rows.replace({"gender": {"Male": "labelled male", "Female": "labelled female", ALL: "all"}})
-    grid = sns.relplot(rows, x="coverage", y="error", hue="judge", style="gender", col="condition", col_order=shown,
+    grid = sns.relplot(rows, x="coverage", y="error", hue="judge", style="gender", col="condition", col_order=_present(shown, table),
                        kind="line", sort=False, palette="colorblind", height=3.4)
     grid.set_titles("{col_name}").set_axis_labels("coverage (decided, of all)", "misread, of the decided")
     grid.set(ylim=(0, None))
@@ -289,6 +289,10 @@ def agreement_figure(table: pd.DataFrame, *, by: str = "race") -> Figure:
     grid.map_dataframe(_recall_panel, names=names)
     grid.set_titles("{col_name}").set_axis_labels("", "same answer, where both decide").add_legend(title="labelled")
     return grid.figure
+
+
+def _present(shown: Sequence[str], table: pd.DataFrame) -> list[str]:
+    return [name for name in shown if name in set(table["condition"])]
 
 
 def _short(table: pd.DataFrame) -> pd.DataFrame:

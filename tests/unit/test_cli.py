@@ -302,6 +302,7 @@ def test_doctor_fits_on_a_screen_and_has_a_remedy_for_all_that_is_missing(pipeli
 
 def test_doctor_names_every_optional_extra_and_how_to_get_it(pipeline: Path, root: Path, monkeypatch):
     extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    del extras["cluster"]  # has no weights; `sweep --scheduler` tells of it (test_sweep_cluster)
     packages = {re.split("[<>=~ ]", package)[0]: extra for extra, listed in extras.items() for package in listed}
     monkeypatch.setattr(doctor, "_packaged", lambda package, member: None)
     told = {each.name: each for each in doctor._extras()}
