@@ -22,7 +22,6 @@ from debiaslib import sweep
 from debiaslib.__main__ import guarded
 from debiaslib.atomic import replacing
 from debiaslib.attributes import ATTRIBUTES, AttributeJudge, BundledJudge
-from debiaslib.errors import InputError
 from debiaslib.fairness import fairness_discrepancy
 from debiaslib.measure import open_pictures
 
@@ -37,9 +36,7 @@ def read_elsewhere(out: Path, *, judge: AttributeJudge | None = None, progress: 
 
     Raises InputError where `out` has no finished cell, or a cell's pictures are gone.
     """
-    rows = sweep.finished(out)
-    if not rows:
-        raise InputError(f"{out}: no finished cell. Give the folder that `debiaslib sweep` wrote.")
+    rows = sweep.finished_cells(out)
     judge = judge or BundledJudge()
     read = {cell: _scores(cell, judge) for cell in tqdm(rows, desc="elsewhere", disable=not progress)}
     tables = {f"second_{name}": pd.DataFrame([second_row(row, read[cell], name) for cell, row in rows.items()]) for name in SECOND}

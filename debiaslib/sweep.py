@@ -284,6 +284,13 @@ def finished(out: Path) -> dict[Path, dict]:
                                                        list(INDICATORS).index(item[1]["indicator"]), item[1]["alpha"])))
 
 
+def finished_cells(out: Path) -> dict[Path, dict]:
+    """`finished`, for those who read a sweep on: raises InputError where no cell is done."""
+    if not (rows := finished(out)):
+        raise InputError(f"{out}: no finished cell. Give the folder that `debiaslib sweep` wrote.")
+    return rows
+
+
 def write_table(out: Path) -> None:
     """`table1.csv`, `cells.csv` with more columns and `curves.csv`, from every cell in `out` that is done."""
     rows = finished(out)

@@ -122,9 +122,7 @@ def read_twice(out: Path, *, second: Judge | None = None, progress: bool = True)
     A row a cell: indicator, ratio, alpha, seed, `COUNTS`, second (its key). dlib's word is the first reading's; cells that were
     read are not read again. Raises InputError where `out` has no finished cell, or a cell's pictures are gone.
     """
-    rows = sweep.finished(out)
-    if not rows:
-        raise InputError(f"{out}: no finished cell. Give the folder that `debiaslib sweep` wrote.")
+    rows = sweep.finished_cells(out)
     second = second or Judge(JudgeConfig(gender="soft", age=False))
     table = pd.DataFrame([{name: row[name] for name in ("indicator", "ratio", "alpha", "seed")} | _counted(cell, second)
                           for cell, row in tqdm(rows.items(), desc="two judges", disable=not progress)])
