@@ -30,7 +30,17 @@ from debiaslib.descent import training_attention
 from debiaslib.errors import InputError
 from debiaslib.face_embedding import embed_faces
 from debiaslib.indicators import INDICATORS, WANTED, Batch, Evidence, NoIndicator, build_indicator, needs_of
-from debiaslib.presets import Preset, data_root, encode_latents, fast_precision, get_preset, in_bf16, load_pipeline, sha256
+from debiaslib.presets import (
+    Preset,
+    data_root,
+    decode_latents,
+    encode_latents,
+    fast_precision,
+    get_preset,
+    in_bf16,
+    load_pipeline,
+    sha256,
+)
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 RECORD_FILE = "run.json"
@@ -105,16 +115,20 @@ class TrainingSet:
 
 def prepare_set(pipe: StableDiffusionPipeline, pixels: np.ndarray, *, natural: np.ndarray,
                 is_male: np.ndarray | None = None, needs: frozenset[str] = frozenset(),
-                reference: np.ndarray | None = None, progress: bool = False) -> TrainingSet:
+                reference: np.ndarray | None = None, drawn: np.ndarray | None = None, progress: bool = False) -> TrainingSet:
     """Encode uint8 (N, H, W, 3) faces and (M, H, W, 3) natural pictures once, so that training never runs the autoencoder.
 
-    `needs` names what the indicators want to study (`indicators.needs_of`); `reference` is uint8 (R, H, W, 3) or None.
+    `needs` names what the indicators want to study (`indicators.needs_of`); `reference` is uint8 (R, H, W, 3) or None, and so
+    are the pictures that a first training has `drawn`.
     """
     mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
     both = torch.stack([encode_latents(pipe.vae, part, progress=progress) for part in (pixels, mirrored)])
     began = time.perf_counter()
-    wanted = {"embedding": pixels, "natural": natural, "reference": reference}
+    wanted = {"embedding": pixels, "natural": natural, "reference": reference, "drawn": drawn}
     found = {name: embed_faces(part) for name, part in wanted.items() if name in needs and part is not None}
+    if "decoded" in needs and reference is not None:
+        passed = (decode_latents(pipe.vae, part) for part in (both[0], encode_latents(pipe.vae, reference)))
+        found["decoded"] = tuple(embed_faces(part) for part in passed)
     return TrainingSet(faces=both, natural=encode_latents(pipe.vae, natural), evidence=Evidence(**found, is_male=is_male),
                        embed_s=time.perf_counter() - began if found else 0.0)
 
@@ -498,6 +512,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--indicator", default="literal", choices=sorted(INDICATORS),
                         help="what reads the latents; default literal")
     add_reference(parser)
+    parser.add_argument("--drawn", type=Path, default=None, metavar="DIR",
+                        help="for the indicator `recalibrated`: pictures that `generate` drew with an adapter trained by "
+                             "`reference` on the same faces (200 or more)")
     parser.add_argument("--steps", type=int, default=None, help="updates; default the preset's")
     parser.add_argument("--learning-rate", type=float, default=None, help="default the preset's")
     parser.add_argument("--checkpointing", action="store_true", default=None,
@@ -519,6 +536,19 @@ def check_reference(needs: frozenset[str], source: Path | None) -> None:
     """Refuse early what would fail late: an indicator that needs a reference where none is given."""
     if "reference" in needs and source is None:
         raise InputError(f"indicator 'reference': needs {WANTED['reference']}.")
+
+
+def load_drawn(needs: frozenset[str], source: Path | None, *, image_size: int) -> np.ndarray | None:
+    """The pictures uint8 (K, H, W, 3) in the folder that a first training drew, if the indicator needs them.
+
+    Raises InputError where it does and there is none.
+    """
+    if "drawn" not in needs:
+        return None
+    if source is None:
+        raise InputError(f"indicator 'recalibrated': needs {WANTED['drawn']}. Train with --indicator reference first, then "
+                         "`debiaslib generate --model DIR -n 200`.")
+    return faces.read_pixels(source, faces.read_metadata(source)["file_name"].tolist(), size=image_size)
 
 
 def load_reference(source: Path | str | None, *, size: int, seed: int, image_size: int) -> np.ndarray | None:
@@ -550,8 +580,10 @@ def run(args: argparse.Namespace) -> int:
     build_indicator(config.indicator, alpha=config.alpha)
     needs = needs_of([config.indicator])
     check_reference(needs, args.reference)
+    drawn = load_drawn(needs, args.drawn, image_size=preset.image_size)
     subset = {"source": str(source), "split": args.split, "ratio": args.ratio, "size": args.train_size, "seed": args.seed}
     given = subset | ({"reference": str(args.reference), "reference_size": args.reference_size} if args.reference else {})
+    given |= {} if drawn is None else {"drawn": str(args.drawn)}
     faces.draw_subset(training_rows(source, split=args.split), ratio=args.ratio, size=args.train_size, seed=args.seed)
     if _finished(args.out, config, given, overwrite=args.overwrite):
         print(f"{args.out}: already trained with these settings; nothing to do (--overwrite trains again).")
@@ -563,7 +595,7 @@ def run(args: argparse.Namespace) -> int:
     pipe = load_pipeline(preset)
     natural = faces.natural_images(size=preset.image_size, count=config.natural_count, seed=0)
     data = prepare_set(pipe, pixels, natural=natural, is_male=is_male, needs=needs, reference=reference,
-                       progress=sys.stderr.isatty())
+                       drawn=drawn, progress=sys.stderr.isatty())
     record = finetune(pipe, data, config=config, out=args.out, progress=sys.stderr.isatty())
     if not launched().is_main_process:
         return 0

@@ -44,11 +44,15 @@ class Batch:
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What `study` may look at: face embeddings (N, D) of the training faces, (M, D) of natural pictures, (R, D) of a
-    reference; is_male (N,) bool, for `oracle` alone. What was not asked for (`needs`) is None."""
+    reference; `decoded`, those of the training faces and of the reference after a pass through the autoencoder; `drawn`
+    (K, D) of pictures of a model trained with `reference`; is_male (N,) bool, for `oracle` alone. What was not asked for
+    (`needs`) is None."""
 
     embedding: np.ndarray | None = None
     natural: np.ndarray | None = None
     reference: np.ndarray | None = None
+    decoded: tuple[np.ndarray, np.ndarray] | None = None
+    drawn: np.ndarray | None = None
     is_male: np.ndarray | None = None
 
 
@@ -130,6 +134,8 @@ class WeightingIndicator(NoIndicator):
 
     def study(self, evidence: Evidence) -> None:
         """Value every training face, once. Raises InputError when something that it needs is missing."""
+        if not self.strength:
+            return
         missing = sorted(name for name in self.needs if getattr(evidence, name) is None)
         if missing:
             raise InputError(f"indicator {self.name!r}: needs {' and '.join(WANTED[name] for name in missing)}.")
@@ -138,7 +144,7 @@ class WeightingIndicator(NoIndicator):
 
     def weights(self, count: int) -> np.ndarray:
         """How often each of `count` training faces comes up an epoch, on average: mean 1."""
-        return 1 + self.strength * (self.value - 1)
+        return 1 + self.strength * (self.value - 1) if self.strength else np.ones(count)
 
 
 class DensityIndicator(WeightingIndicator):
@@ -172,6 +178,22 @@ class ReferenceIndicator(WeightingIndicator):
         return rarity.reference_values(evidence.embedding, evidence.reference) * _face_gate(evidence)
 
 
+class RecalibratedIndicator(ReferenceIndicator):
+    """`reference`, and then again: a first training's own pictures tell by how much it missed the reference's mix.
+
+    v_i = (the reference's v_i) (1 - q_i + u q_i), q_i the chance of face i to be of the second of two unnamed groups, u such
+    that v aims past even by what the first training missed (`rarity.recalibrated_values`). It costs a second training.
+    """
+
+    name = "recalibrated"
+    needs = ReferenceIndicator.needs | {"decoded", "drawn"}
+
+    def values(self, evidence: Evidence) -> np.ndarray:
+        """The first training's values, recalibrated."""
+        faces, reference = evidence.decoded
+        return rarity.recalibrated_values(super().values(evidence), faces=faces, reference=reference, drawn=evidence.drawn)
+
+
 class OracleIndicator(WeightingIndicator):
     """Told the groups: v_i = 1 / (2 p_g) for a face of group g, of share p_g. An upper bound, not a method."""
 
@@ -200,10 +222,12 @@ def _face_gate(evidence: Evidence) -> np.ndarray:
     return np.minimum(1, 2 * rarity.face_probability(evidence.embedding, evidence.natural))
 
 
-INDICATORS = {kind.name: kind for kind in (NoIndicator, LiteralIndicator, DensityIndicator, ReferenceIndicator, OracleIndicator,
-                                           RandomIndicator)}
+INDICATORS = {kind.name: kind for kind in (NoIndicator, LiteralIndicator, DensityIndicator, ReferenceIndicator,
+                                           RecalibratedIndicator, OracleIndicator, RandomIndicator)}
 WANTED = {"embedding": "face embeddings of the training faces", "natural": "embeddings of natural pictures",
           "reference": "a small balanced set of faces without labels (--reference DIR|ZIP)",
+          "decoded": "a small balanced set of faces without labels (--reference DIR|ZIP)",
+          "drawn": "pictures of a model trained with `reference` (--drawn DIR)",
           "is_male": "gender labels on the training faces (a column `gender` in metadata.csv)"}
 
 

@@ -17,7 +17,7 @@ from debiaslib import claims
 PALETTE = sns.color_palette("colorblind")
 GROUP_COLOURS = {"Man": PALETTE[0], "Woman": PALETTE[1], "": PALETTE[7]}
 INDICATOR_STYLES = {"literal": (PALETTE[3], "s"), "density": (PALETTE[2], "o"), "reference": (PALETTE[4], "^"),
-                    "oracle": ("0.15", "D"), "random": (PALETTE[9], "v"), "none": (PALETTE[7], "P")}
+                    "recalibrated": (PALETTE[5], "<"), "oracle": ("0.15", "D"), "random": (PALETTE[9], "v"), "none": (PALETTE[7], "P")}
 """Colour and marker, the same in every figure; none of the groups' colours."""
 READINGS = {"corrected": ("fd_corrected", "FD (tv), judge-corrected"), "as read": ("fd", "FD (tv), as read")}
 

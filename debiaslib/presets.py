@@ -204,6 +204,14 @@ def encode_latents(vae, pixels: np.ndarray, *, batch: int | None = None, progres
     return torch.cat(parts)
 
 
+@torch.no_grad()
+def decode_latents(vae, latents: torch.Tensor) -> np.ndarray:
+    """The pictures uint8 (N, H, W, 3) of float (N, C, h, w) latents, as `encode_latents` gives them."""
+    at_once = encoded_at_once(*(side * 2 ** (len(vae.config.block_out_channels) - 1) for side in latents.shape[2:]))
+    return np.concatenate([to_pixels(vae.decode(part.to(vae.device) / vae.config.scaling_factor).sample)
+                           for part in latents.split(at_once)])
+
+
 def encoded_at_once(height: int, width: int) -> int:
     """How many pictures `encode_latents` takes at once: 32 of 64 px, and of larger ones so many fewer."""
     return max(1, 32 * 64**2 // max(64**2, height * width))

@@ -8,6 +8,7 @@ study, and notebook 02 walks through it.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -47,6 +48,18 @@ class ReferenceConfig:
     penalty: float = 0.03
     most: float = 8.0
     floor: float = 0.01
+    least: float = 0.03
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentsConfig:
+    """How `find_components` looks for two groups: in `dims` leading principal components, first as `ReferenceConfig` does, then
+    along a discriminant (Fisher 1936) of the groups so far, its covariance shrunk by `shrinkage` towards a sphere, `rounds` times."""
+
+    dims: int = 8
+    penalty: float = 0.03
+    shrinkage: float = 0.3
+    rounds: int = 5
 
 
 def density_values(features: np.ndarray, *, config: DensityConfig | None = None) -> np.ndarray:
@@ -72,21 +85,124 @@ def reference_values(features: np.ndarray, reference: np.ndarray, *, config: Ref
     group, and over-correct as N grows. Two sets that differ in their mix alone differ along the axis between the groups, where
     both are mixtures of the same two components with proportions pi and rho of their own. Then the ratio is bounded and
     calibrated by construction, v(x) = sum_k p(k | x) rho_k / pi_k, and close to 1 where nothing differs. Nobody says what the
-    components are. Raises InputError with fewer than 10 rows in either set, or different widths.
+    components are. Where one component has less than a share `least` of the training set, the axis tells the sets apart and not groups
+    within them; then those of `find_components` are taken, unless they are no better. Raises InputError with fewer than 10
+    rows in either set, or different widths.
     """
     config = config or ReferenceConfig()
+    features, reference = _two_sets(features, reference)
+    reduced, in_reference, axis, _ = _contrast(features, reference, dims=config.dims, penalty=config.penalty)
+    members, mix = _two_components(reduced @ axis, in_reference)
+    members = members[~in_reference]
+    if mix[0].min() < config.least:
+        found = find_components(features, reference)
+        others = np.stack([found.proportions(features), found.proportions(reference)])
+        if others.min() >= config.least:
+            members, mix = found.members(features, others[0]), others
+    ratio = (mix[1] + config.floor) / (mix[0] + config.floor)
+    return clipped(members @ ratio, most=config.most)
+
+
+@dataclass(frozen=True)
+class Components:
+    """Two groups that nobody named: one Gaussian each, of one variance, along `axis` (D,) through `origin` (D,)."""
+
+    origin: np.ndarray
+    axis: np.ndarray
+    centres: np.ndarray
+    deviation: float
+
+    def members(self, rows: np.ndarray, proportions: np.ndarray) -> np.ndarray:
+        """p(group | row), (N, 2), of rows (N, D) in a set where the groups have these proportions (2,)."""
+        likelihood = proportions * self._likelihoods(rows)
+        return likelihood / likelihood.sum(1, keepdims=True)
+
+    def proportions(self, rows: np.ndarray, *, rounds: int = 300) -> np.ndarray:
+        """The likeliest proportions (2,) of the groups in a set of rows (N, D), by EM.
+
+        This reads the mix of a set without a label: of 100 training faces, or of pictures that a model drew.
+        """
+        likelihood, found = self._likelihoods(rows), np.full(2, 0.5)
+        for _ in range(rounds):
+            members = found * likelihood
+            found = (members / members.sum(1, keepdims=True)).mean(0)
+        return found
+
+    def _likelihoods(self, rows: np.ndarray) -> np.ndarray:
+        distance = (((rows - self.origin) @ self.axis)[:, None] - self.centres) ** 2 / (2 * self.deviation**2)
+        return np.exp(distance.min(1, keepdims=True) - distance)
+
+
+def find_components(features: np.ndarray, reference: np.ndarray, *, config: ComponentsConfig | None = None) -> Components:
+    """The two groups whose mix differs between `features` (N, D) and `reference` (M, D). Raises as `reference_values` does.
+
+    A contrast between the sets starts it; after that the groups found so far define the axis, no longer the sets.
+    """
+    config = config or ComponentsConfig()
+    features, reference = _two_sets(features, reference)
+    reduced, in_reference, axis, basis = _contrast(features, reference, dims=config.dims, penalty=config.penalty)
+    share, (members, _) = 0.5 / np.bincount(in_reference)[in_reference.astype(int)], _two_components(reduced @ axis, in_reference)
+    for _ in range(config.rounds):
+        axis = _discriminant(reduced, members * share[:, None], shrinkage=config.shrinkage)
+        members, _ = _two_components(reduced @ axis, in_reference)
+    weight, scores = members * share[:, None], (reduced @ axis)[:, None]
+    centres = (weight * scores).sum(0) / weight.sum(0)
+    deviation = float(np.sqrt((weight * (scores - centres) ** 2).sum() / weight.sum()))
+    return Components(origin=basis.mean_, axis=axis @ basis.components_, centres=centres, deviation=deviation)
+
+
+def recalibrated_values(values: np.ndarray, *, faces: np.ndarray, reference: np.ndarray, drawn: np.ndarray,
+                        most: float = ReferenceConfig.most) -> np.ndarray:
+    """Weights (N,) that aim past even by as much as a model trained with `values` (N,) missed it.
+
+    A loss that aims at one half does not draw one half. `drawn` (K, D) are pictures of a model trained with `values`; the mix
+    of groups in them, less that of the balanced `reference` (M, D), is taken off what `values` aim at for the training
+    `faces` (N, D), group by group (raking: Deming and Stephan 1940). All three are of one kind: pictures that came out of the
+    model's decoder. Raises as `reference_values` does.
+    """
+    found = find_components(faces, reference)
+    second = found.members(faces, found.proportions(faces))[:, 1]
+    missed = (found.proportions(drawn) - found.proportions(reference))[1]
+    aimed = np.clip(values @ second / values.sum() - missed, 0.05, 0.95)
+
+    def weighed(log_odds: float) -> np.ndarray:
+        return clipped(values * (1 - second + second * np.exp(log_odds)), most=most)
+
+    def beyond(log_odds: float) -> float:
+        return weighed(log_odds) @ second / len(second) - aimed
+
+    ends = (-8.0, 8.0)
+    if beyond(ends[0]) >= 0 or beyond(ends[1]) <= 0:  # further than these faces go
+        return weighed(min(ends, key=lambda end: abs(beyond(end))))
+    return weighed(brentq(beyond, *ends))
+
+
+def _two_sets(features: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     features, reference = _checked(features, at_least=10), _checked(reference, at_least=10)
     if features.shape[1] != reference.shape[1]:
         raise InputError(f"features of width {features.shape[1]} and a reference of width {reference.shape[1]}: "
                          "use one representation for both.")
+    return features, reference
+
+
+def _contrast(features: np.ndarray, reference: np.ndarray, *, dims: int, penalty: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, PCA]:
+    """Both sets in their leading components, which are the reference's, the axis that tells them apart, and the components,
+    scaled alike."""
     rows = np.concatenate([features, reference])
-    reduced = PCA(min(config.dims, features.shape[1], len(rows) - 1), random_state=0).fit_transform(rows)
-    reduced /= reduced[: len(features)].std(0).max()
     in_reference = np.arange(len(rows)) >= len(features)
-    model = LogisticRegression(C=config.penalty, class_weight="balanced", max_iter=2000).fit(reduced, in_reference)
-    members, mix = _two_components(reduced @ model.coef_[0], in_reference)
-    ratio = (mix[1] + config.floor) / (mix[0] + config.floor)
-    return clipped(members[~in_reference] @ ratio, most=config.most)
+    basis = PCA(min(dims, features.shape[1], len(rows) - 1), random_state=0).fit(rows)
+    basis.components_ /= basis.transform(features).std(0).max()
+    reduced = basis.transform(rows)
+    model = LogisticRegression(C=penalty, class_weight="balanced", max_iter=2000).fit(reduced, in_reference)
+    return reduced, in_reference, model.coef_[0], basis
+
+
+def _discriminant(rows: np.ndarray, members: np.ndarray, *, shrinkage: float) -> np.ndarray:
+    """Fisher's axis between two groups of weighted members (N, 2), the covariance within them shrunk towards a sphere."""
+    centres = members.T @ rows / members.sum(0)[:, None]
+    within = sum((weight[:, None] * (rows - centre)).T @ (rows - centre) for weight, centre in zip(members.T, centres, strict=True))
+    sphere = np.trace(within) / len(within) * np.eye(len(within))
+    return np.linalg.solve((1 - shrinkage) * within + shrinkage * sphere, centres[1] - centres[0])
 
 
 def _two_components(scores: np.ndarray, in_reference: np.ndarray, *, rounds: int = 200) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from diffusers import StableDiffusionPipeline
@@ -22,6 +23,7 @@ from debiaslib import compare, faces, measure, quality
 from debiaslib.atomic import read_record, replacing
 from debiaslib.cluster import spread
 from debiaslib.errors import InputError
+from debiaslib.face_embedding import embed_faces
 from debiaslib.finetune import (
     ADAPTER_FILE,
     RECORD_FILE,
@@ -52,6 +54,9 @@ MORE = ("top_share", "embed_s", "male_share_low", "male_share_high", "fd_correct
 
 CURVE = ("indicator", "ratio", "alpha", "seed", "step", "denoising", "cross_entropy", "indicator_accuracy")
 """What `curves.csv` tells of the trainings; the last two of `literal` alone."""
+
+FIRST_PASS, FIRST_SEEDS = 200, 10**6
+"""Pictures that a first training draws to be looked at, and how far their seeds lie from those of the cell's own."""
 
 TURN = threading.Lock()
 """A process runs one cell at a time: threads would share its model."""
@@ -188,7 +193,8 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
     told = {"faces": "pool"} if source_name(config.faces) == "pool" else {}  # where the kit lies says nothing of the sweep
     training = asdict(FinetuneConfig.of(preset, steps=config.train_steps))
     training = {name: value for name, value in training.items() if name not in ("indicator", "alpha", "seed")}
-    settings = json.loads(json.dumps({"preset": preset.name, **asdict(config), **told, "training": training}))
+    settings = json.loads(json.dumps({"preset": preset.name, **asdict(config), **told, "training": training,
+                                      "correction": measure.GENERATED}))  # rows of different corrections are never mixed
     if record.exists():
         before = read_record(record)
         found, commands = before["settings"], before["command"].splitlines()
@@ -244,19 +250,44 @@ def _measure_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path)
     """Train, draw, judge, measure: what of it is done already is not done again."""
     pipe = base_pipeline(preset)
     training = FinetuneConfig.of(preset, indicator=cell.indicator, alpha=cell.alpha, seed=cell.seed, steps=config.train_steps)
-    record = ended(folder) or finetune(
-        pipe, training_set(preset, config, cell.ratio, cell.seed), config=training, out=folder, progress=False)
     sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
-    load_adapter(pipe, folder)
-    try:
-        generate(pipe, n=config.n, config=sampling, out=folder / "samples", model=sha256(folder / ADAPTER_FILE), progress=False)
-    finally:
-        pipe.unload_lora_weights()
+    data, before = _first_pass(preset, config, cell, folder / "first", training, sampling)
+    record = ended(folder) or finetune(pipe, data, config=training, out=folder, progress=False)
+    _draw(pipe, folder, n=config.n, sampling=sampling)
     figures = figures_of(folder, preset, instruments(preset, config))
     row = settings_of(preset, config) | asdict(cell) | figures | {"train_steps": training.steps} | {
         name: record[name] for name in ("fit_loss", "p_eff", "ess", "top_share", "embed_s", "train_s")}
-    row["generate_s"] = json.loads((folder / "samples/generate.json").read_text())["seconds"]
+    row["train_s"] = round(row["train_s"] + before, 2)
+    row["generate_s"] = _drawing_s(folder)
     write_json(folder / "row.json", {name: row.get(name) for name in COLUMNS + MORE})
+
+
+def _first_pass(preset: Preset, config: SweepConfig, cell: Cell, folder: Path, training: FinetuneConfig,
+                sampling: SampleConfig) -> tuple[TrainingSet, float]:
+    """What the cell trains on, and the seconds that a first training took: `recalibrated` looks at pictures of one by `reference`.
+
+    They are drawn from other seeds than the cell's own.
+    """
+    pipe, data = base_pipeline(preset), training_set(preset, config, cell.ratio, cell.seed)
+    if "drawn" not in INDICATORS[cell.indicator].needs or not cell.alpha:
+        return data, 0.0
+    record = ended(folder) or finetune(pipe, data, config=replace(training, indicator="reference"), out=folder, progress=False)
+    _draw(pipe, folder, n=FIRST_PASS, sampling=replace(sampling, seed=sampling.seed + FIRST_SEEDS))
+    drawn = embed_faces(np.concatenate(list(measure.open_pictures(folder / "samples", size=preset.image_size))))
+    return replace(data, evidence=replace(data.evidence, drawn=drawn)), record["train_s"] + _drawing_s(folder)
+
+
+def _draw(pipe: StableDiffusionPipeline, folder: Path, *, n: int, sampling: SampleConfig) -> None:
+    """`n` pictures of the adapter in `folder`, into its `samples`."""
+    load_adapter(pipe, folder)
+    try:
+        generate(pipe, n=n, config=sampling, out=folder / "samples", model=sha256(folder / ADAPTER_FILE), progress=False)
+    finally:
+        pipe.unload_lora_weights()
+
+
+def _drawing_s(folder: Path) -> float:
+    return json.loads((folder / "samples/generate.json").read_text())["seconds"]
 
 
 def settings_of(preset: Preset, config: SweepConfig) -> dict:

@@ -1,5 +1,7 @@
 """The family behind one interface: the equations hold, controls hold no information, and what is missing is said."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from debiaslib import indicators, rarity
 from debiaslib.errors import InputError
 from debiaslib.indicators import Batch, Evidence, build_indicator
 
-WEIGHTING = ["density", "reference", "oracle", "random"]
+WEIGHTING = ["density", "reference", "recalibrated", "oracle", "random"]
 
 
 @pytest.fixture
@@ -19,7 +21,10 @@ def evidence():
     faces, reference = generator.normal(size=(60, 8)), generator.normal(size=(40, 8))
     faces[is_male, 0] += 6
     reference[::2, 0] += 6
-    return Evidence(embedding=faces, natural=generator.normal(loc=-9, size=(40, 8)), reference=reference, is_male=is_male)
+    drawn = generator.normal(size=(50, 8))
+    drawn[::2, 0] += 6
+    return Evidence(embedding=faces, natural=generator.normal(loc=-9, size=(40, 8)), reference=reference, decoded=(faces, reference),
+                    drawn=drawn, is_male=is_male)
 
 
 def batch(count: int = 6, natural: int = 0) -> Batch:
@@ -53,7 +58,8 @@ def test_weights_are_positive_with_mean_one(name, evidence):
     assert weights.min() >= 0 and weights.mean() == pytest.approx(1, rel=1e-5)
 
 
-@pytest.mark.parametrize("name, low, high", [("density", 0.3, 0.7), ("reference", 0.4, 0.6), ("oracle", 0.4999, 0.5001), ("random", 0.1, 0.3)])
+@pytest.mark.parametrize("name, low, high", [("density", 0.3, 0.7), ("reference", 0.4, 0.6), ("recalibrated", 0.4, 0.6),
+                                             ("oracle", 0.4999, 0.5001), ("random", 0.1, 0.3)])
 def test_the_share_aimed_at(name, low, high, evidence):
     """From .2: the label-free ones on their way to even, the oracle there, the control where it began (on average)."""
     aimed = []
@@ -70,18 +76,19 @@ def test_random_deals_out_the_weights_of_density(evidence):
     assert np.allclose(np.sort(dealt.weights(60)), np.sort(meant.weights(60))) and not np.allclose(dealt.weights(60), meant.weights(60))
 
 
-@pytest.mark.parametrize("name", ["density", "reference", "random"])
+@pytest.mark.parametrize("name", ["density", "reference", "recalibrated", "random"])
 def test_label_free_indicators_do_not_read_labels(name, evidence):
-    blind = Evidence(embedding=evidence.embedding, natural=evidence.natural, reference=evidence.reference)
+    blind = replace(evidence, is_male=None)
     seeing, blindfold = build_indicator(name, alpha=0.1), build_indicator(name, alpha=0.1)
     seeing.study(evidence), blindfold.study(blind)
     assert np.array_equal(seeing.weights(60), blindfold.weights(60)) and "is_male" not in indicators.INDICATORS[name].needs
 
 
-@pytest.mark.parametrize("name, said", [("density", "face embeddings"), ("reference", "--reference"), ("oracle", "gender labels")])
+@pytest.mark.parametrize("name, said", [("density", "face embeddings"), ("reference", "--reference"), ("oracle", "gender labels"),
+                                        ("recalibrated", "trained with `reference`")])
 def test_what_is_missing_is_said(name, said, evidence):
     with pytest.raises(InputError, match=said):
-        build_indicator(name, alpha=0.1).study(Evidence(natural=evidence.natural, embedding=evidence.embedding if name == "reference" else None))
+        build_indicator(name, alpha=0.1).study(Evidence(natural=evidence.natural, embedding=evidence.embedding if name[:2] == "re" else None))
 
 
 @pytest.mark.parametrize("name", indicators.INDICATORS)

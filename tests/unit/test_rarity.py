@@ -56,6 +56,48 @@ def test_reference_weights_are_the_true_ratio_of_two_known_mixtures():
     assert np.median(values[~first]) == pytest.approx(0.5 / 0.8, rel=0.05)
 
 
+@pytest.mark.parametrize("gap", [3.0, 6.0])
+@pytest.mark.parametrize("share, drawn_share", [(0.2, 0.35), (0.8, 0.6), (0.8, 0.75)])
+def test_components_read_the_mix_of_any_set_without_a_label(share, drawn_share, gap):
+    rows, reference, drawn = (two_groups(part, count=400, gap=gap, seed=seed)[0] for seed, part in enumerate((share, 0.5, drawn_share)))
+    found = rarity.find_components(rows, reference)
+    turned = found.axis[0] < 0  # nobody says which group is which
+    for part, truth in ((rows, share), (reference, 0.5), (drawn, drawn_share)):
+        assert found.proportions(part)[0 if turned else 1] == pytest.approx(truth, abs=0.06)
+
+
+@pytest.mark.parametrize("share, missed", [(0.2, 0.1), (0.8, 0.15), (0.8, -0.1), (0.5, 0.0)])
+def test_recalibrated_values_take_off_what_was_missed(share, missed):
+    rows, first = two_groups(share)
+    reference, _ = two_groups(0.5, seed=1)
+    drawn, _ = two_groups(0.5 + missed, seed=2)
+    before = rarity.reference_values(rows, reference)
+    after = rarity.recalibrated_values(before, faces=rows, reference=reference, drawn=drawn)
+    moved = rarity.weighted_share(after, first) - rarity.weighted_share(before, first)
+    assert moved == pytest.approx(-missed, abs=0.04) and after.mean() == pytest.approx(1)
+
+
+def test_recalibrating_goes_no_further_than_the_faces_do():
+    rows, first = two_groups(0.5)
+    reference, _ = two_groups(0.9, seed=1)
+    drawn, _ = two_groups(0.05, seed=2)
+    after = rarity.recalibrated_values(np.ones(400), faces=rows, reference=reference, drawn=drawn)
+    assert 0.85 < rarity.weighted_share(after, first) <= 1 and after.min() >= 0 and after.max() <= 8
+
+
+def test_an_axis_that_tells_the_sets_apart_and_not_the_groups_is_not_taken():
+    """In 128 dimensions 100 faces can be told from 100 others whatever they show; such an axis once gave weights of nothing."""
+    def faces(share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        first = np.arange(100) < round(100 * share)
+        rows = np.random.default_rng(seed).normal(scale=0.5, size=(100, 128))
+        rows[:, 0] += 2 * first
+        return rows, first
+
+    (rows, first), (reference, _) = faces(0.8, 5000), faces(0.5, 5001)
+    careless = rarity.reference_values(rows, reference, config=rarity.ReferenceConfig(least=0))
+    assert rarity.weighted_share(careless, first) > 0.7 > 0.62 > rarity.weighted_share(rarity.reference_values(rows, reference), first)
+
+
 def test_strays_are_no_faces():
     generator = np.random.default_rng(0)
     faces, other = generator.normal(size=(80, 6)), generator.normal(loc=8, size=(60, 6))

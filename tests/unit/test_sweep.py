@@ -181,6 +181,15 @@ def test_a_setting_younger_than_the_folder_is_taken_as_it_was(preset, config, tm
     sweep._claim(tmp_path, preset, config)
 
 
+def test_rows_of_another_correction_are_not_continued(preset, config, tmp_path):
+    sweep._claim(tmp_path, preset, config)
+    record = json.loads((tmp_path / "sweep.json").read_text())
+    del record["settings"]["correction"]  # as folders of before it was noted
+    (tmp_path / "sweep.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="other settings"):
+        sweep._claim(tmp_path, preset, config)
+
+
 def test_a_ratio_that_the_faces_cannot_give_fails_before_any_training(preset, config, tmp_path):
     with pytest.raises(InputError, match="largest size this ratio allows"):
         sweep.sweep(preset, config=dataclasses.replace(config, train_size=18), out=tmp_path / "out", progress=False)
