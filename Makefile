@@ -25,8 +25,8 @@ help:  ## this list
 course: .venv/installed  ## the main job: bias measured over 12 cells, table, figure and report in runs/course
 	.venv/bin/python -m debiaslib sweep --sample-steps 12 --out runs/course
 
-course-full: .venv/installed  ## the same with 800 pictures a cell, as in the paper, in runs/course-full
-	.venv/bin/python -m debiaslib sweep -n 800 --sample-steps 12 --out runs/course-full
+course-full: .venv/installed  ## the same with 800 pictures a cell in 25 denoising steps, as in the paper, in runs/course-full
+	.venv/bin/python -m debiaslib sweep -n 800 --out runs/course-full
 
 test: .venv/installed  ## every test
 	.venv/bin/python -m pytest -n 2 --dist loadscope --durations 10 $(NBVAL) tests $(NOTEBOOKS) $(PYTEST_ARGS)

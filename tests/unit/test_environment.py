@@ -108,7 +108,7 @@ def test_help_lists_every_target_with_a_line(root: Path):
 
 @pytest.mark.parametrize(("target", "command"), [
     ("course", "-m debiaslib sweep --sample-steps 12 --out runs/course"),
-    ("course-full", "-m debiaslib sweep -n 800 --sample-steps 12 --out runs/course-full"),
+    ("course-full", "-m debiaslib sweep -n 800 --out runs/course-full"),
     ("test", "-m pytest -n 2"),
 ])
 def test_a_fresh_clone_makes_its_environment_first(bare_clone: Path, target: str, command: str):

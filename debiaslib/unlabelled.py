@@ -1,0 +1,92 @@
+"""How mixed are a model's pictures, told without a label and without a classifier of gender?
+
+A small balanced reference and the training faces differ in their mix of groups that nobody names. `rarity.find_components` finds
+two such groups in face embeddings; how much of each is in the pictures that a model drew is then read off. The judge's word
+stands beside it, which knows the groups by name and took no part.
+
+`python -m debiaslib.unlabelled SWEEP` reads a sweep that had a --reference, and writes `unlabelled.csv` there.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from debiaslib import rarity, sweep
+from debiaslib.__main__ import guarded
+from debiaslib.atomic import replacing
+from debiaslib.controls import read_sweep
+from debiaslib.errors import InputError
+from debiaslib.face_embedding import embed_faces
+from debiaslib.measure import open_pictures
+from debiaslib.presets import Preset, get_preset, one_thread
+
+KEPT = "embedding_{count}.npy"
+
+
+def read_unlabelled(out: Path, *, count: int = 200, progress: bool = True) -> pd.DataFrame:
+    """The share of the group that the training faces have less of, in each finished cell of the sweep in `out`.
+
+    A row a cell whose training faces were not even: indicator, ratio, alpha, seed, in_training, in_reference, in_drawn (of `count`
+    pictures, by `Components.proportions`), judged (the judge's share of the gender that is rarer in training, uncorrected).
+    Writes `unlabelled.csv`; what is embedded is not embedded again. Raises InputError where there is no sweep, no finished cell, or
+    the sweep had no reference.
+    """
+    name, config = read_sweep(out)
+    preset, rows = get_preset(name), []
+    if config.reference is None:
+        raise InputError(f"{out}: that sweep had no --reference, and balance has to come from somewhere.")
+    cells = {cell: row for cell, row in sweep.finished_cells(out).items() if row["ratio"] != 1}
+    for cell, row in tqdm(cells.items(), desc="unlabelled", disable=not progress):
+        found, training, reference = _groups(preset, config, row["ratio"], row["seed"])
+        drawn = found.proportions(_embedded(cell, count=count, size=preset.image_size))
+        rare = training.argmin()
+        rows.append({name: row[name] for name in ("indicator", "ratio", "alpha", "seed")} | {
+            "in_training": training[rare], "in_reference": reference[rare], "in_drawn": drawn[rare],
+            "judged": row["male_share"] if row["ratio"] < 1 else 1 - row["male_share"]})
+    table = pd.DataFrame(rows)
+    with replacing(out / "unlabelled.csv") as whole:
+        table.to_csv(whole, index=False, float_format="%.4f")
+    return table
+
+
+@lru_cache(maxsize=1)
+def _groups(preset: Preset, config: sweep.SweepConfig, ratio: float, seed: int) -> tuple[rarity.Components, np.ndarray, np.ndarray]:
+    """The groups of one training set, and their shares in it and in its reference; once for the cells that share it."""
+    data = sweep.training_set(preset, replace(config, indicators=("recalibrated",)), ratio, seed)
+    faces, reference = data.evidence.decoded
+    found = rarity.find_components(faces, reference)
+    return found, found.proportions(faces), found.proportions(reference)
+
+
+def _embedded(cell: Path, *, count: int, size: int) -> np.ndarray:
+    kept = cell / KEPT.format(count=count)
+    if not kept.exists():
+        pictures = np.concatenate(list(open_pictures(cell / "samples", size=size)))[:count]
+        with replacing(kept) as whole, open(whole, "wb") as file:
+            np.save(file, embed_faces(pictures))
+    return np.load(kept)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read a sweep without labels, and hold it against the judge."""
+    parser = argparse.ArgumentParser(prog="python -m debiaslib.unlabelled", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path, metavar="SWEEP", help="a finished sweep's folder")
+    parser.add_argument("--count", type=int, default=200, help="pictures of each cell; default %(default)s")
+    args = parser.parse_args(arguments)
+    with one_thread():
+        table = read_unlabelled(args.sweep, count=args.count, progress=sys.stderr.isatty())
+    by = table.groupby(["indicator", "ratio", "alpha"])[["in_training", "in_reference", "in_drawn", "judged"]].mean().round(3)
+    together = np.corrcoef(table["in_drawn"], table["judged"])[0, 1] if len(table) > 2 else float("nan")
+    print(f"{by.to_string()}\n\ncorrelation of in_drawn with the judge's word, {len(table)} cells: {together:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("unlabelled", main))
