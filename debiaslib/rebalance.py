@@ -26,10 +26,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialized
 from scipy import stats
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
 from debiaslib import fairness
@@ -37,6 +33,17 @@ from debiaslib.atomic import replacing, write_whole
 from debiaslib.audit_folder import write_results
 from debiaslib.errors import InputError
 from debiaslib.latent_generators import LatentGenerator, draw_images, draw_latents, get_generator
+from debiaslib.latent_regions import (
+    Boundary,
+    Mixture,
+    boundary_basis,
+    fit_boundary,
+    fit_mixture,
+    kernel_mixture,
+    mixing_weights,
+    projections,
+    shift,
+)
 from debiaslib.plots import PALETTE
 from debiaslib.presets import sha256
 
@@ -187,137 +194,6 @@ def _checked_shares(what: str, shares: np.ndarray) -> np.ndarray:
     return shares
 
 
-# --- boundaries -------------------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Boundary:
-    """A hyperplane t(z) = z . normal + offset in standardised latents, positive on the attribute's positive side.
-
-    `accuracy` is balanced (mean recall of the two sides) on `held_out` codes it was not fitted to: chance is .5.
-    """
-
-    attribute: str
-    normal: np.ndarray
-    offset: float
-    accuracy: float
-    held_out: int
-
-
-def fit_boundary(codes: np.ndarray, scores: np.ndarray, *, attribute: str, held_out: float = 0.25,
-                 least_accuracy: float = 0.55, penalty: float = 0.02, seed: int = 0) -> Boundary:
-    """Logistic regression from codes (N, d) to scores (N,) in [0, 1] themselves; NaN (abstained) is left out.
-
-    A code counts on the positive side with its score p and on the negative one with 1 - p, both sides alike in sum: this
-    uses what the judge says beyond the sign (of a DCGAN's perceived age the held-out AUC rises from .61 to .67, of others it
-    stays). Raises InputError when a side has fewer than 10 codes, or the accuracy of the sign on held-out codes is below
-    `least_accuracy`: such a boundary separates nothing.
-    """
-    decided = ~np.isnan(scores)
-    _check_sides(scores, attribute)
-    codes, scores = codes[decided], scores[decided]
-    positive = scores > 0.5
-    train, test = train_test_split(np.arange(len(codes)), test_size=held_out, stratify=positive, random_state=seed)
-    p = scores[train]
-    weight = np.concatenate([p / p.sum(), (1 - p) / (1 - p).sum()]) * len(p)
-    model = LogisticRegression(C=penalty, max_iter=1000)
-    model.fit(np.tile(codes[train], (2, 1)), np.repeat([1, 0], len(p)), sample_weight=weight)
-    accuracy = float(balanced_accuracy_score(positive[test], model.predict(codes[test])))
-    if accuracy < least_accuracy:
-        raise InputError(f"attribute {attribute!r}: its boundary separates nothing (balanced accuracy {accuracy:.3f} on "
-                         f"{len(test)} held-out codes, chance .5, at least {least_accuracy:g} wanted). Draw more "
-                         "(--fit-samples), or take another attribute or generator: these latents do not tell it linearly.")
-    normal = model.coef_[0].astype(float)
-    length = float(np.linalg.norm(normal))
-    return Boundary(attribute, normal / length, float(model.intercept_[0]) / length, accuracy, len(test))
-
-
-def _check_sides(scores: np.ndarray, attribute: str) -> None:
-    """Raises InputError where there is nothing to tell apart, whether the judge is silent or sees one side alone."""
-    n, decided, positive = len(scores), int((~np.isnan(scores)).sum()), int((scores > 0.5).sum())
-    if min(positive, decided - positive) >= 10:
-        return
-    silent = f"the judge abstained on {n - decided} of {n} samples"
-    if decided < n / 2:
-        raise InputError(f"attribute {attribute!r}: {silent}, and a boundary needs 10 decided ones on either side. Look at "
-                         "the pictures: is there a face in them? Take another --judge, prompt or generator.")
-    raise InputError(f"attribute {attribute!r}: {positive} of {decided} decided samples are on its positive side "
-                     f"({silent}), and a boundary needs 10 on either. Draw more (--fit-samples), or take another attribute.")
-
-
-def projections(codes: np.ndarray, boundaries: Sequence[Boundary]) -> np.ndarray:
-    """Signed distances t of codes (N, d) to each boundary, float (N, K)."""
-    return codes @ np.stack([b.normal for b in boundaries]).T + np.array([b.offset for b in boundaries])
-
-
-def conditional_directions(boundaries: Sequence[Boundary]) -> np.ndarray:
-    """Directions (K, d): one step along the k-th changes t_k by 1 and no other t (conditional edits, Tan et al. eq. 4).
-
-    Each is its normal with all the others projected out, scaled: the rows of the pseudo-inverse. Raises InputError when two
-    normals are so nearly parallel that none could be changed without the other.
-    """
-    normals = np.stack([b.normal for b in boundaries])
-    cosines = np.abs(normals @ normals.T) - np.eye(len(normals))
-    if cosines.max() > 0.95:
-        pair = [boundaries[place].attribute for place in np.unravel_index(cosines.argmax(), cosines.shape)]
-        raise InputError(f"attributes {pair[0]!r} and {pair[1]!r} have one boundary (cosine {cosines.max():.2f}): this "
-                         "judge and this generator do not tell them apart. Leave one out.")
-    return np.linalg.pinv(normals).T
-
-
-def shift(codes: np.ndarray, boundaries: Sequence[Boundary], wanted: np.ndarray) -> np.ndarray:
-    """Codes (N, d) moved by the least way that gives them the projections `wanted` (N, K)."""
-    return codes + (wanted - projections(codes, boundaries)) @ conditional_directions(boundaries)
-
-
-# --- mixtures ---------------------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Mixture:
-    """A Gaussian mixture: weights (C,), means (C, d), and standard deviations (C, d) or one Cholesky factor (1, d, d) for
-    all."""
-
-    weights: np.ndarray
-    means: np.ndarray
-    spread: np.ndarray
-
-    def place(self, uniform: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Codes (N, d) of uniform (N,) and standard normal (N, d) numbers: the same numbers give the same codes."""
-        which = np.minimum(np.searchsorted(np.cumsum(self.weights), uniform, side="right"), len(self.weights) - 1)
-        scaled = noise @ self.spread[0].T if self.spread.ndim == 3 else noise * self.spread[which]
-        return self.means[which] + scaled
-
-
-def fit_mixture(codes: np.ndarray, *, components: int, covariance: str = "diag", seed: int = 0) -> Mixture:
-    """scikit-learn's Gaussian mixture of codes (N, d), covariance "diag" or "tied"."""
-    components = max(1, min(components, len(codes) // 40))
-    model = GaussianMixture(components, covariance_type=covariance, reg_covar=1e-3, max_iter=200, random_state=seed)
-    model.fit(codes)
-    spread = np.sqrt(model.covariances_) if covariance == "diag" else np.linalg.cholesky(model.covariances_)[None]
-    return Mixture(model.weights_, model.means_, spread)
-
-
-def boundary_basis(boundaries: Sequence[Boundary]) -> np.ndarray:
-    """An orthonormal basis (d, d), a column an axis, whose first K axes span the normals: there the combinations differ,
-    elsewhere they hardly do, so that mixtures with diagonal covariances suffice."""
-    normals = np.stack([b.normal for b in boundaries])
-    return np.linalg.qr(np.concatenate([normals.T, np.eye(normals.shape[1])], axis=1))[0]
-
-
-def mixing_weights(transition: np.ndarray, target: np.ndarray, *, most: float = 2.0, steps: int = 500) -> np.ndarray:
-    """Weights w (M,) of M mixtures with KL(target || w T) least, by expectation maximisation; T (M, cells) has rows of sum
-    1.
-
-    T says where each mixture's pictures really fall. Started from the target itself, so that a perfect T changes nothing,
-    and kept within a factor `most` of it: past that, a mixture would stand in for another that misses its own cell.
-    """
-    weights = target
-    for _ in range(steps):
-        mix = weights @ transition
-        weights = weights * (transition @ np.divide(target, mix, out=np.zeros_like(mix), where=mix > 0))
-        weights = np.clip(weights / weights.sum(), target / most, target * most)
-    return weights / weights.sum()
-
-
 def quotas(shares: np.ndarray, n: int, *, seed: int = 0) -> np.ndarray:
     """The cell of each of n pictures, int (n,): shares (cells,) as exact as whole numbers allow, in random order."""
     if n < 1:
@@ -334,9 +210,11 @@ def quotas(shares: np.ndarray, n: int, *, seed: int = 0) -> np.ndarray:
 class RebalanceConfig:
     """How to fit. `fit_samples` plain samples are judged; then codes are shifted, `margin` standard deviations further than
     the samples of that side lie, until each cell has `codes` that the judge confirms with `confidence` (.5 takes any), of
-    which at most a share `plain` were not shifted; mixtures of `components`; `calibration` pictures of each mixture are
-    judged, so that leaks between cells are known and weighed out (0: taken as they are). A cell needs `least_codes`.
-    Where fewer than half are confirmed the margin grows, up to `most_margin`.
+    which at most a share `plain` were not shifted; mixtures of `components`, or with a `bandwidth` above 0 a kernel about
+    every confirmed code (see `kernel_mixture`); `calibration` pictures of each mixture are judged, so that leaks between
+    cells are known and weighed out (0: taken as they are). A cell needs `least_codes`. Where fewer than half are confirmed
+    the margin grows, up to `most_margin`. Two judges that confirm together (`attributes.Committee`) agree on every code
+    kept at a `confidence` of .75 or more.
 
     Far is not better. On the DCGAN, perceived gender by skin tone, 450 pictures: a margin of .5 keeps precision and recall
     (.74 and .71, plain sampling .73 and .69), 1 costs 5 % of both, 2 without plain codes 18 % of recall; the KL that the
@@ -351,6 +229,7 @@ class RebalanceConfig:
     plain: float = 0.5
     components: int = 2
     covariance: str = "diag"
+    bandwidth: float = 0.0
     calibration: int = 150
     least_accuracy: float = 0.55
     least_codes: int = 40
@@ -366,6 +245,8 @@ class RebalanceConfig:
         if min(self.calibration, self.seed, self.margin, self.most_margin) < 0 or not 0 <= self.plain <= 1:
             raise InputError(f"calibration {self.calibration}, seed {self.seed}, margin {self.margin:g}, most_margin "
                              f"{self.most_margin:g}: give 0 or more; plain {self.plain:g} is a share from 0 to 1.")
+        if not 0 <= self.bandwidth <= 1:
+            raise InputError(f"bandwidth {self.bandwidth:g}: lies in [0, 1]; 0 fits mixtures of a few components instead.")
         if self.covariance not in COVARIANCES:
             raise InputError(f"covariance {self.covariance!r}: choose one of {', '.join(COVARIANCES)}.")
 
@@ -470,9 +351,7 @@ class Rebalancer:
         frame = _Frame(generator, scorer, cells, boundaries, center, scale, config)
         confirmed, tried = frame.confirmed_codes(codes, scores)
         basis = boundary_basis(boundaries)
-        mixtures = tuple(fit_mixture(part @ basis, components=config.components, covariance=config.covariance,
-                                     seed=config.seed)
-                         if len(part) >= config.least_codes else None for part in confirmed)
+        mixtures = tuple(_mixture(part @ basis, config) if len(part) >= config.least_codes else None for part in confirmed)
         found = cls(cells=cells, boundaries=boundaries, center=center, scale=scale, basis=basis, mixtures=mixtures,
                     transition=np.eye(len(cells)), signature=signature(generator))
         if config.calibration:
@@ -583,6 +462,12 @@ class Rebalancer:
         return cls(cells=cells, boundaries=boundaries, mixtures=mixtures, record=content["record"], **parts)
 
 
+def _mixture(codes: np.ndarray, config: RebalanceConfig) -> Mixture:
+    if config.bandwidth:
+        return kernel_mixture(codes, bandwidth=config.bandwidth)
+    return fit_mixture(codes, components=config.components, covariance=config.covariance, seed=config.seed)
+
+
 @dataclass(frozen=True)
 class _Frame:
     """Steps 3 of the method, shifting and confirming, with all they need."""
@@ -664,6 +549,18 @@ def distance_to_target(scores: np.ndarray, cells: Cells, target: np.ndarray) -> 
             "fd": interval.estimate, "fd_low": interval.low, "fd_high": interval.high, "n": n, "abstained": len(scores) - n}
 
 
+def check_apart(judge, second) -> None:
+    """Raises InputError when the judge that scores has confirmed, or shares a network (its `networks`) with one that has."""
+    shared = _networks(judge) & _networks(second)
+    if shared:
+        raise InputError(f"judge {second.name!r} would score what {judge.name!r} confirmed, and {', '.join(sorted(shared))} "
+                         "would confirm and score: a judge agrees with itself. Give --score-with another.")
+
+
+def _networks(judge) -> set[str]:
+    return set(getattr(judge, "networks", (judge.name,)))
+
+
 # --- the verb ---------------------------------------------------------------------------------------------------------
 
 def rebalance(generator: LatentGenerator, judge, second, *, attributes: Sequence[str], target: Mapping | None,
@@ -677,9 +574,7 @@ def rebalance(generator: LatentGenerator, judge, second, *, attributes: Sequence
     input, and when `out` holds something else.
     """
     config = config or RebalanceConfig()
-    if judge.name == second.name:
-        raise InputError(f"judge {judge.name!r} would confirm and score: a judge agrees with itself. Give --score-with "
-                         "another.")
+    check_apart(judge, second)
     cells, shares = read_target(attributes, target)
     settings = {"generator": generator.name, "attributes": list(attributes), "judge": judge.name, "score_with": second.name,
                 "target": dict(zip(cells.names, shares.tolist(), strict=True)), "config": asdict(config)}
@@ -853,7 +748,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='a file or text: {"male=1,older=0": 0.3, ...}, {"male": 0.4}, {"male": "uniform"} for the '
                              "score itself; default every combination alike")
     parser.add_argument("-n", type=int, default=100, help="how many pictures; default 100")
-    parser.add_argument("--judge", default="bundled", help="who confirms while fitting: bundled or heads; default bundled")
+    parser.add_argument("--judge", default="bundled", help="who confirms while fitting: bundled, heads, heads-lite0, heads-dlib, or several joined by +; "
+                             "default bundled")
     parser.add_argument("--score-with", default="heads", help="who scores the result, another one; default heads")
     parser.add_argument("--fit-samples", type=int, default=RebalanceConfig.fit_samples,
                         help="plain pictures judged first; default %(default)s")

@@ -3,8 +3,9 @@
 Every method is asked for the same number of pictures from the same seeds and read by the same two judges, the one that
 confirmed codes while fitting and the one that took no part; what it cost is told beside what it brought.
 
-`python -m debiaslib.rebalance_compare --generator dcgan --attributes male,dark --out DIR` writes the tables. A killed run
-continues: no picture is read twice.
+`python -m debiaslib.rebalance_compare --generator dcgan --attributes male,dark --run NAME --out DIR` writes the tables. A
+killed run continues: no picture is read twice. `--confirm bundled+heads-dlib --score-with heads-lite0`: two judges confirm
+together and a third score.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy import stats
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import pdist, squareform
 
 from debiaslib import attributes as readers
 from debiaslib import captions, quality
@@ -40,6 +41,7 @@ from debiaslib.latent_generators import (
     get_generator,
     with_prompt,
 )
+from debiaslib.latent_regions import conditional_directions, projections
 from debiaslib.presets import data_root, one_thread, sha256
 from debiaslib.rebalance import (
     RECORD,
@@ -47,9 +49,8 @@ from debiaslib.rebalance import (
     Cells,
     RebalanceConfig,
     Rebalancer,
-    conditional_directions,
+    check_apart,
     distance_to_target,
-    projections,
     quotas,
     read_json,
     read_scores,
@@ -258,11 +259,14 @@ def compare_methods(generator: LatentGenerator, found: Rebalancer, target: np.nd
 
     `judge` confirmed while `found` was fitted, `second` took no part. Columns: method, n; for each judge, as suffixes
     `_confirming` and `_scoring`: kl, fd, fd_low, fd_high, abstained; kid, precision, recall, density, coverage against n
-    plain pictures of seeds that no method draws (so that "no change" says what sampling alone does); spread (mean distance
-    of two pictures' features) and spread_ratio to the plain ones'; identity_change (mean distance of the face embedding `embed` to the plain
-    picture of the same seed over that between two plain pictures: 0 the same, 1 a stranger; NaN where nothing is paired);
-    seconds and cpu_seconds a thousand pictures, calls a thousand pictures and calls_fitting. `extractor` may be a function
-    from pictures to features (N, D).
+    plain pictures of seeds that no method draws (so that "no change" says what sampling alone does); precision_faces and
+    recall_faces, the same of those in which the scoring judge decides (where plain pictures often show no face, drawing more
+    faces costs recall of what is none); spread (mean distance
+    of two pictures' features) and spread_ratio to the plain ones'; nearest_ratio (mean distance of a picture's features to
+    the nearest other one of its method, over that of as many plain ones: well below 1 are near-twins); identity_change (mean
+    distance of the face embedding `embed` to the plain picture of the same seed over that between two plain pictures: 0 the
+    same, 1 a stranger; NaN where nothing is paired); seconds and cpu_seconds a thousand pictures, calls a thousand pictures
+    and calls_fitting. `extractor` may be a function from pictures to features (N, D).
     """
     return read_methods(generator, found, target, judge, second, n=n, seed=seed, methods=methods, extractor=extractor,
                         embed=embed)[0]
@@ -275,7 +279,9 @@ def read_methods(generator: LatentGenerator, found: Rebalancer, target: np.ndarr
     """`compare_methods`; its scores float (n, K) as {(method, "confirming" or "scoring"): scores}; the plain pictures."""
     methods, features = methods or default_methods(generator, found, target, judge), _feature_reader(extractor)
     base = plain(generator)(n, seed).images
-    reference = features(plain(generator)(n, seed + REFERENCE_APART).images)
+    apart = plain(generator)(n, seed + REFERENCE_APART).images
+    reference = features(apart)
+    faces = _decided(read_scores(second, apart, found.cells.attributes))
     known, rows, scores = None if embed is None else embed(base), [], {}
     for name, method in methods.items():
         drawn, spent = _timed(lambda method=method: method(n, seed), judge)
@@ -284,7 +290,9 @@ def read_methods(generator: LatentGenerator, found: Rebalancer, target: np.ndarr
             scores[name, role] = read_scores(one, drawn.images, found.cells.attributes)
             told = distance_to_target(scores[name, role], found.cells, target)
             row |= {f"{key}_{role}": told[key] for key in ("kl", "fd", "fd_low", "fd_high", "abstained")}
-        row |= _quality(features(drawn.images), reference)
+        seen = features(drawn.images)
+        row |= _face_quality(seen[_decided(scores[name, "scoring"])], reference[faces])
+        row |= _quality(seen, reference) | {"nearest_ratio": _nearest(seen) / _nearest(reference[:len(seen)])}
         row["identity_change"] = _identity_change(known, embed, drawn) if embed else np.nan
         per = 1000 / len(drawn.images)
         row |= {key: value * per for key, value in spent.items()} | {
@@ -319,9 +327,30 @@ def _quality(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     return {"kid": quality.kernel_distance(features, reference), **scores, "spread": _spread(features)}
 
 
+def _face_quality(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """Precision and recall of pictures with a face against plain ones with a face; as many of them, since both measures
+    follow the number. NaN where fewer than ten are left."""
+    features = features[:len(reference)]
+    scores = {} if len(features) < 10 else quality.neighbour_scores(features, reference)
+    return {f"{name}_faces": scores.get(name, np.nan) for name in ("precision", "recall")}
+
+
+def _decided(scores: np.ndarray) -> np.ndarray:
+    return ~np.isnan(scores).any(axis=1)
+
+
 def _spread(features: np.ndarray, *, most: int = 1000) -> float:
     """Mean Euclidean distance between two of the pictures."""
     return float(pdist(features[:most]).mean())
+
+
+def _nearest(features: np.ndarray, *, most: int = 1000) -> float:
+    """Mean Euclidean distance of a picture to the nearest other one; NaN where there is but one."""
+    if len(features) < 2:
+        return float("nan")
+    distances = squareform(pdist(features[:most]))
+    np.fill_diagonal(distances, np.inf)
+    return float(distances.min(axis=1).mean())
 
 
 def _identity_change(known: np.ndarray, embed: Callable, drawn: Drawn) -> float:
@@ -347,7 +376,8 @@ TABLES = ("comparison", "shares", "agreement", "generators", "boundaries", "fits
 """What `main` writes, a CSV each with a first column `run`; the rows of other runs stay."""
 SCORED_FROM = 5 * 10**6
 """Where the seeds of pictures that are scored begin: none was seen while fitting."""
-FITTING = ("fit_samples", "codes", "calibration", "least_codes", "components", "seed", "least_accuracy", "margin", "most_margin")
+FITTING = ("fit_samples", "codes", "calibration", "least_codes", "components", "seed", "least_accuracy", "margin",
+           "most_margin", "confidence", "plain", "bandwidth")
 """Of `RebalanceConfig`, what the command line knows."""
 RARE = 0.02
 """A combination that the confirming judge sees in fewer of the plain samples is a fine subgroup."""
@@ -395,6 +425,7 @@ class KeptJudge:
 
     def __init__(self, judge, folder: Path):
         self.judge, self.name, self.attributes, self.calls = judge, judge.name, tuple(judge.attributes), 0
+        self.networks, self.identity = getattr(judge, "networks", (judge.name,)), getattr(judge, "identity", {})
         self._read = Kept(lambda images: judge.score(images)[list(self.attributes)].to_numpy(np.float64), folder)
 
     @property
@@ -409,15 +440,27 @@ class KeptJudge:
 
 
 class KeptReader(readers.FaceReader):
-    """A `FaceReader` that remembers: one pass serves the heads, the quality and the identity."""
+    """A `FaceReader` of one part that remembers: one pass serves the heads, and the quality or the identity."""
 
-    def __init__(self, folder: Path):
-        super().__init__()
+    def __init__(self, part: str, folder: Path):
+        super().__init__(part=part)
         self._kept = Kept(super().read, folder)
 
     def read(self, images: np.ndarray, **_options) -> np.ndarray:
         """See `FaceReader`."""
         return self._kept(images)
+
+
+class JoinedReader(readers.FaceReader):
+    """The features of both parts, from readers that remember."""
+
+    def __init__(self, lite0: KeptReader, dlib: KeptReader):
+        super().__init__(extractor=lite0.extractor, embed=dlib.embed)
+        self._parts = lite0, dlib
+
+    def read(self, images: np.ndarray, **_options) -> np.ndarray:
+        """See `FaceReader`."""
+        return np.hstack([part.read(images) for part in self._parts])
 
 
 @dataclass(frozen=True)
@@ -428,16 +471,28 @@ class Instruments:
     features: Callable[[np.ndarray], np.ndarray]
     embed: Callable[[np.ndarray], np.ndarray]
 
+    def judge(self, name: str) -> KeptJudge | readers.Committee:
+        """The judge of that name; several joined by + are a committee. Raises InputError for a name that is not there."""
+        names = [part.strip() for part in name.split("+")]
+        unknown = [part for part in names if part not in self.judges]
+        if unknown:
+            raise InputError(f"attribute judge {unknown[0]!r}: there is none of that name. Choose among "
+                             f"{', '.join(self.judges)}, or join some by +.")
+        found = [self.judges[part] for part in names]
+        return found[0] if len(found) == 1 else readers.Committee(found)
 
-def load_instruments(work: Path, *, embedding: int = 128) -> Instruments:
-    """Both judges over one face finder and one feature pass, everything read kept below `work`."""
-    reader, finder = KeptReader(work / "features"), readers.dlib_finder()
+
+def load_instruments(work: Path) -> Instruments:
+    """All judges over one face finder and one feature pass, everything read kept below `work`."""
+    finder = readers.dlib_finder()
     kept = Kept(lambda images: finder(images)[:, None].astype(np.float64), work / "faces")
-    bundled, heads = readers.BundledJudge(), readers.HeadsJudge(reader=reader, find_faces=lambda images: kept(images)[:, 0])
-    bundled.find_faces = heads.find_faces
-    return Instruments({judge.name: KeptJudge(judge, work / judge.name) for judge in (bundled, heads)},
-                       features=lambda images: reader.read(images)[:, :-embedding],
-                       embed=lambda images: reader.read(images)[:, -embedding:])
+    parts = {part: KeptReader(part, work / part) for part in ("lite0", "dlib")}
+    found: list = [readers.BundledJudge()]
+    found += [readers.HeadsJudge(reader=reader) for reader in (JoinedReader(**parts), *parts.values())]
+    for judge in found:
+        judge.find_faces = lambda images: kept(images)[:, 0]
+    return Instruments({judge.name: KeptJudge(judge, work / judge.name) for judge in found},
+                       features=parts["lite0"].read, embed=parts["dlib"].read)
 
 
 def cut_interval(before: np.ndarray, after: np.ndarray, target: np.ndarray, *, draws: int = 2000, level: float = 0.95,
@@ -457,9 +512,22 @@ def cut_interval(before: np.ndarray, after: np.ndarray, target: np.ndarray, *, d
                     float(after.sum()))
 
 
-def heads_confusion(attribute: str, *, condition: str = "blur 1.3") -> Confusion:
-    """How the judge "heads" read labelled faces as soft as this, from its own record; men stand for the positive side."""
-    rows = json.loads((data_root() / "models/attribute-heads" / readers.RECORD).read_text())["evaluate"]
+def ideal_cut(n: int, before: float, target: np.ndarray, *, draws: int = 2000, level: float = 0.95,
+              seed: int = 0) -> Interval:
+    """What a sampler that meets the target exactly would be seen to cut, of n pictures and a KL of `before`, and its range.
+
+    KL of n pictures reads about (cells - 1) / 2n where there is nothing left to cut; with little to cut, no sampler can show
+    much of it gone.
+    """
+    counts = np.random.default_rng(seed).multinomial(n, target, draws).T
+    cuts = 1 - stats.entropy(counts, target[:, None]) / before
+    low, high = np.quantile(cuts, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(cuts.mean()), float(low), float(high), level, "simulated", n)
+
+
+def heads_confusion(attribute: str, *, condition: str = "blur 1.3", judge: str = "heads") -> Confusion:
+    """How a judge of heads read labelled faces as soft as this, from its own record; men stand for the positive side."""
+    rows = json.loads((data_root() / f"models/attribute-{judge}" / readers.RECORD).read_text())["evaluate"]
     groups = {"male": ("gender", "Female", "Male")}.get(attribute, (attribute, *readers.SIDES[attribute]))
     found = {row["group"]: row for row in rows if row["attribute"] == attribute and row["by"] == groups[0]
              and row["condition"] == condition}
@@ -468,18 +536,37 @@ def heads_confusion(attribute: str, *, condition: str = "blur 1.3") -> Confusion
                      women_read_woman=negative["right"], women_read_man=negative["n"] - negative["right"])
 
 
+def even_reading(cells: Cells, target: np.ndarray, judge: str) -> float:
+    """The KL to the target that a judge of heads would read of pictures that meet it exactly: what its own errors leave.
+
+    Its errors are those on labelled photographs blurred by 1.3 px (`heads_confusion`), taken as independent between
+    attributes; generated pictures may be misread otherwise. No sampler can be seen to come below it, but by luck or by
+    following this judge. NaN for other judges and for bins of a score.
+    """
+    if judge not in readers.HEADS.values() or any(len(edges) != 1 for edges in cells.edges.values()):
+        return float("nan")
+    read = np.eye(1)
+    for name in cells.attributes:
+        one = heads_confusion(name, judge=judge)
+        table = [[one.recall_women, 1 - one.recall_women], [1 - one.recall_men, one.recall_men]]
+        read = np.kron(read, np.array(table))  # a row a true cell; the last attribute varies fastest, as in `Cells`
+    return float(stats.entropy(target @ read, target))
+
+
 def measure_run(generator: LatentGenerator, cells_and_target: tuple, tools: Instruments, *, config: RebalanceConfig,
-                n: int, work: Path, confirm: str = "bundled", score: str = "heads",
+                n: int, work: Path, confirm: str = "bundled", score_with: str = "heads",
                 known: Mapping[str, float] | None = None, draws: int = 0,
-                limit: int = DRAWS_LIMIT, only: Sequence[str] = (),
+                limit: int = DRAWS_LIMIT, only: Sequence[str] = (), subgroups: int = 120,
                 guidance: GuidanceConfig | None = None) -> tuple[dict[str, pd.DataFrame], dict]:
     """Fit, compare every method on n pictures, and say what the generator does of its own: the rows of `TABLES`, a record.
 
-    `draws` balanced pictures more are drawn, looked at by nobody, and timed. `limit` is that of `rejection`, `guidance`
+    `draws` balanced pictures more are drawn, looked at by nobody, and timed; `subgroups` of each rare combination (0: none),
+    for which both judges read all `fit_samples`. `limit` is that of `rejection`, `guidance`
     how a diffusion generator's distribution guidance is fitted; `only` names the methods to compare with no change, by
-    default all.
+    default all. Several judges joined by + confirm together. Raises InputError where one that scores has confirmed.
     """
-    (cells, target), judge, second = cells_and_target, tools.judges[confirm], tools.judges[score]
+    (cells, target), judge, second = cells_and_target, tools.judge(confirm), tools.judge(score_with)
+    check_apart(judge, second)
     found, spent = _timed(lambda: Rebalancer.fit(generator, judge, cells, config=config), judge)
     found.save(work)
     methods = default_methods(generator, found, target, judge)
@@ -496,10 +583,11 @@ def measure_run(generator: LatentGenerator, cells_and_target: tuple, tools: Inst
     tables = {"comparison": _with_cuts(table, scores, cells, target), "shares": _share_rows(scores, cells, target),
               "agreement": _agreement_rows(scores, cells.attributes), "boundaries": _boundary_rows(found),
               "generators": _generator_rows(base, (judge, second), known or {}), "fits": _fit_rows(found),
-              "subgroups": subgroup_rows(generator, found, (judge, second))}
+              "subgroups": subgroup_rows(generator, found, (judge, second), n=subgroups) if subgroups else pd.DataFrame()}
+    tables["comparison"]["kl_even_scoring"] = even_reading(cells, target, second.name)
     record = {"fit": _rounded(spent) | {"calls": found.record["calls"]}}
     record |= guided | {"hashes": {name: sha256(work / name) for name in (TENSORS, RECORD)},
-               "judges": {one.name: getattr(one.judge, "identity", {}) for one in (judge, second)}}
+               "judges": {one.name: one.identity for one in (judge, second)}}
     return tables, record | ({"drawn": time_draws(generator, found, target, draws)} if draws else {})
 
 
@@ -549,15 +637,22 @@ def _shown(scores: np.ndarray, cells: Cells, cell: int) -> dict[str, int]:
 
 
 def _with_cuts(table: pd.DataFrame, scores: Mapping, cells, target: np.ndarray) -> pd.DataFrame:
-    """The comparison with `kl_cut_*`, `_low` and `_high` for both judges; "no change" cuts nothing."""
-    table, nothing = table.copy(), Interval(0, 0, 0, 0.95, "itself", 0)
-    for role in ("confirming", "scoring"):
-        before = cells.counts(scores["no change", role])
-        cuts = [nothing if name == "no change" else cut_interval(before, cells.counts(scores[name, role]), target)
-                for name in table["method"]]
-        for suffix, part in (("", "estimate"), ("_low", "low"), ("_high", "high")):
-            table[f"kl_cut_{role}{suffix}"] = [getattr(cut, part) for cut in cuts]
-    return table
+    """The comparison with `kl_cut_*`, `_low` and `_high` for both judges, and as many columns of what an ideal sampler would
+    be seen to cut (`ideal_cut_*`); "no change" cuts nothing."""
+    return pd.concat([table, *(_cut_columns(table["method"], scores, cells, target, role)
+                               for role in ("confirming", "scoring"))], axis=1)
+
+
+def _cut_columns(methods: Sequence[str], scores: Mapping, cells, target: np.ndarray, role: str) -> pd.DataFrame:
+    before, rows = cells.counts(scores["no change", role]), []
+    for name in methods:
+        after = cells.counts(scores[name, role])
+        cut = Interval(0, 0, 0, 0.95, "itself", 0) if name == "no change" else cut_interval(before, after, target)
+        ideal = ideal_cut(int(after.sum()), float(stats.entropy(before, target)), target)
+        rows.append({f"{what}_{role}{suffix}": getattr(found, part)
+                     for what, found in (("kl_cut", cut), ("ideal_cut", ideal))
+                     for suffix, part in (("", "estimate"), ("_low", "low"), ("_high", "high"))})
+    return pd.DataFrame(rows)
 
 
 def _share_rows(scores: Mapping, cells, target: np.ndarray) -> pd.DataFrame:
@@ -580,8 +675,8 @@ def _generator_rows(images: np.ndarray, judges: Sequence, known: Mapping[str, fl
     for judge in judges:
         read, stated = judge.score(images), {attribute: known.get(attribute) for attribute in judge.attributes}
         rows.append(amplification(read, stated).assign(judge=judge.name))
-        if judge.name == "heads":
-            confusions = {attribute: heads_confusion(attribute) for attribute in judge.attributes}
+        if judge.name in readers.HEADS.values():
+            confusions = {attribute: heads_confusion(attribute, judge=judge.name) for attribute in judge.attributes}
             rows.append(amplification(read, stated, confusions=confusions).assign(judge=judge.name))
     return pd.concat(rows, ignore_index=True)
 
@@ -619,7 +714,12 @@ def main(arguments: list[str] | None = None) -> int:
     add("--attributes", required=True, metavar="A,B", help="of male, older, dark; by commas")
     add("--target", default=None, metavar="JSON", help="as for `debiaslib rebalance`; default every combination alike")
     add("-n", type=int, default=500, help="pictures a method; default %(default)s")
+    add("--confirm", default="bundled", metavar="JUDGE",
+        help="bundled, heads, heads-lite0, heads-dlib, or several joined by +; default %(default)s")
+    add("--score-with", default="heads", metavar="JUDGE", help="one that shares no network with them; default %(default)s")
     add("--draws", type=int, default=0, help="so many balanced pictures more are drawn and timed; default none")
+    add("--subgroups", type=int, default=120, metavar="N",
+        help="pictures of each of the rarest combinations; default %(default)s")
     add("--limit", type=int, default=DRAWS_LIMIT, help="rejection gives up after so many times n; default %(default)s")
     add("--methods", default=None, metavar="A,B", help="compare these with no change; default all there are")
     add("--out", type=Path, required=True, metavar="DIR", help="where the tables are, or are to be")
@@ -646,11 +746,13 @@ def run(args: argparse.Namespace) -> int:
         known = KNOWN_SHARES.get(args.generator.removesuffix("-h"), {})
         tables, record = measure_run(generator, (cells, target), load_instruments(args.work), config=config, n=args.n,
                                      work=args.work / args.run, known=known, draws=args.draws, limit=args.limit,
-                                     only=_names(args.methods), guidance=guidance)
+                                     subgroups=args.subgroups, only=_names(args.methods), guidance=guidance,
+                                     confirm=args.confirm, score_with=args.score_with)
     write_tables(args.out, args.run, tables)
     told = {"command": _command(args), "generator": args.generator, "attributes": attributes, "n": args.n,
             "target": dict(zip(cells.names, target.tolist(), strict=True)), "config": asdict(config), "threads": 1,
-            "scored_from_seed": SCORED_FROM + config.seed, "confirmed_by": "bundled", "scored_by": "heads", **record}
+            "scored_from_seed": SCORED_FROM + config.seed, "confirmed_by": args.confirm, "scored_by": args.score_with,
+            **record}
     write_whole(args.out / f"{args.run}.json", (json.dumps(told, indent=1) + "\n").encode())
     shown = tables["comparison"][["method", "n", "kl_confirming", "kl_scoring", "kl_cut_scoring", "precision", "recall",
                                   "cpu_seconds", "calls"]]

@@ -150,7 +150,8 @@ def main(arguments: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, metavar="SWEEP", help="a finished sweep's folder")
     args = parser.parse_args(arguments)
-    found = estimate(read_twice(args.sweep, progress=sys.stderr.isatty())[list(COUNTS)])
+    table = read_twice(args.sweep, progress=sys.stderr.isatty())
+    found = estimate(table.drop_duplicates(["ratio", "seed", *COUNTS])[list(COUNTS)])  # `none` is one training at every alpha
     for number, name in enumerate(("the first judge", "the second judge")):
         told = [f"{gender} {i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]" for gender, i in
                 (("men", found.men[number]), ("women", found.women[number]))]

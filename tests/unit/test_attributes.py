@@ -103,7 +103,7 @@ def faces(n: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
     return frame, pixels
 
 
-def toy(recipe: str = "toy 1", seen: list | None = None) -> FaceReader:
+def toy(recipe: str = "toy 1", seen: list | None = None, part: str = "both") -> FaceReader:
     """Features that are the pixels at a side of 8, and four that are nothing."""
     def model(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         flat = pixels.reshape(len(pixels), -1)
@@ -112,7 +112,7 @@ def toy(recipe: str = "toy 1", seen: list | None = None) -> FaceReader:
         return flat, flat[:, :2]
 
     return FaceReader(extractor=Extractor("toy", recipe, 8, model), embed=lambda images: np.zeros((len(images), 4)),
-                      embedding="none")
+                      embedding="none", part=part)
 
 
 def folder_of_faces(folder: Path, n: int = 80) -> Path:
@@ -160,6 +160,37 @@ def test_heads_are_fitted_written_checked_and_read_again(tmp_path):
     assert ((scores["male"] > 0.5) == (frame["gender"] == "Male"))[1:].mean() > 0.85
     alone = HeadsJudge(out, attributes=["dark"], reader=toy(), find_faces=lambda images: np.ones(len(images)))
     assert np.allclose(alone.score(pixels)["dark"][1:], scores["dark"][1:])
+
+
+@pytest.mark.parametrize("part, size", [("lite0", 3 * 8 * 8), ("dlib", 4)])
+def test_heads_on_one_part_alone_read_only_that(tmp_path, part, size):
+    reader = toy(part=part)
+    assert reader.read(faces(5, seed=0)[1]).shape == (5, size)
+    record = attributes.make_heads(folder_of_faces(tmp_path / "faces"), out=tmp_path / "heads", work=tmp_path / "work",
+                                   reader=reader, config=HeadsConfig(faces=60, strength=0.1, embedding=size - 192 * (part == "lite0")))
+    assert record["part"] == part and record["features"] == size and f"--part {part}" in record["command"]
+    card = (tmp_path / "heads/README.md").read_text()
+    assert f'get_judge("heads-{part}")' in card and "One half" in card
+    judge = HeadsJudge(tmp_path / "heads", reader=toy(part=part), find_faces=lambda images: np.ones(len(images)))
+    assert judge.name == f"heads-{part}" and set(judge.networks) < set(attributes.PARTS["both"])
+    with pytest.raises(InputError, match="Fit the heads anew"):
+        HeadsJudge(tmp_path / "heads", reader=toy(), find_faces=len)
+
+
+def test_a_part_there_is_not():
+    with pytest.raises(InputError, match="part 'eyes': choose one of both, lite0, dlib"):
+        FaceReader(part="eyes")
+
+
+def test_the_parts_that_ship_are_whole_and_share_no_network():
+    one, other = (get_judge(name) for name in ("heads-lite0", "heads-dlib"))
+    assert not set(one.networks) & set(other.networks) and one.attributes == other.attributes == ATTRIBUTES
+    together = get_judge("bundled + heads-dlib", attributes=["male"])
+    assert together.name == "bundled+heads-dlib" and together.attributes == ("male",)
+    scores = together.score(np.full((2, 64, 64, 3), 90, np.uint8))
+    assert list(scores) == ["male"] and scores.isna().all(axis=None) and together.calls == 2
+    with pytest.raises(InputError, match="share a network"):
+        get_judge("heads+heads-dlib")
 
 
 def test_a_killed_fit_reads_no_picture_twice(tmp_path):

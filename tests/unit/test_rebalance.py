@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from debiaslib import attributes, fairness, rebalance, rebalance_compare
+from debiaslib import attributes, fairness, latent_regions, rebalance, rebalance_compare
 from debiaslib.errors import InputError
 from debiaslib.latent_generators import gaussian_latents
 from debiaslib.quality import Extractor
@@ -95,13 +95,13 @@ def test_the_boundary_is_the_known_normal(two):
 
 def test_conditional_edits_change_one_attribute_and_leave_the_other(two):
     found, _ = two
-    directions = rebalance.conditional_directions(found.boundaries)
+    directions = latent_regions.conditional_directions(found.boundaries)
     codes = np.random.default_rng(0).normal(size=(20, DIM))
-    before = rebalance.projections(codes, found.boundaries)
-    after = rebalance.projections(codes + 2 * directions[0], found.boundaries)
+    before = latent_regions.projections(codes, found.boundaries)
+    after = latent_regions.projections(codes + 2 * directions[0], found.boundaries)
     assert np.allclose(after - before, [2, 0])
     wanted = np.random.default_rng(1).normal(size=(20, 2))
-    assert np.allclose(rebalance.projections(rebalance.shift(codes, found.boundaries, wanted), found.boundaries), wanted)
+    assert np.allclose(latent_regions.projections(latent_regions.shift(codes, found.boundaries, wanted), found.boundaries), wanted)
 
 
 def test_two_attributes_are_balanced_without_asking_the_judge(two):
@@ -149,9 +149,98 @@ def test_a_continuous_target_is_met(wish):
 
 def test_leaks_between_cells_are_weighed_out():
     transition = np.array([[0.9, 0.1], [0.4, 0.6]])
-    weights = rebalance.mixing_weights(transition, np.array([0.5, 0.5]), most=4)
+    weights = latent_regions.mixing_weights(transition, np.array([0.5, 0.5]), most=4)
     assert np.allclose(weights @ transition, [0.5, 0.5], atol=1e-3)
-    assert np.allclose(rebalance.mixing_weights(np.eye(2), np.array([0.3, 0.7])), [0.3, 0.7])
+    assert np.allclose(latent_regions.mixing_weights(np.eye(2), np.array([0.3, 0.7])), [0.3, 0.7])
+
+
+def test_kernels_keep_what_a_mean_and_a_spread_lose():
+    """Codes on a ring: a normal fills its hole, kernels leave it empty; the mean and the spread stay either way."""
+    random = np.random.default_rng(0)
+    angles = random.uniform(0, 2 * np.pi, 300)
+    codes = np.stack([2 * np.cos(angles), 2 * np.sin(angles)], axis=1) + random.normal(0, 0.1, (300, 2))
+    drawn = {width: latent_regions.kernel_mixture(codes, bandwidth=width).place(random.random(4000), random.normal(size=(4000, 2)))
+             for width in (0.3, 1)}
+    inside = {width: (np.linalg.norm(part, axis=1) < 1).mean() for width, part in drawn.items()}
+    assert inside[0.3] < 0.02 < 0.15 < inside[1]
+    for part in drawn.values():
+        assert np.allclose(part.mean(axis=0), codes.mean(axis=0), atol=0.1)
+        assert np.allclose(part.std(axis=0), codes.std(axis=0), atol=0.1)
+
+
+def test_kernels_balance_too_and_come_back_from_disk(tmp_path):
+    found, shares = fitted(config=dataclasses.replace(CONFIG, bandwidth=0.5))
+    plain = judged(ToyGenerator().decode(gaussian_latents(1000, DIM, seed=9)), found.cells, shares)
+    images, _ = found.sample(ToyGenerator(), 1000, shares, seed=9)
+    assert judged(images, found.cells, shares)["kl"] < 0.05 * plain["kl"]
+    found.save(tmp_path)
+    assert np.array_equal(Rebalancer.load(tmp_path).sample(ToyGenerator(), 20, shares)[0], found.sample(ToyGenerator(), 20, shares)[0])
+
+
+# --- judges that confirm together -------------------------------------------------------------------------------------
+
+class Slanted(ToyJudge):
+    """Reads the painted score with an error of its own: a linear function of the texture, the same for the same picture."""
+
+    def __init__(self, name, place, *, size=2.5):
+        super().__init__(name)
+        self.place, self.size = place, size
+
+    def score(self, images, *, progress=False):
+        scores = super().score(images)
+        slant = images[:, 0, SIDE // 2:].reshape(len(images), -1)[:, self.place] / 127.0 - 1
+        logits = np.log(np.clip(scores, 1e-6, 1 - 1e-6) / np.clip(1 - scores, 1e-6, 1)) + self.size * np.asarray(slant)[:, None]
+        return 1 / (1 + np.exp(-logits))
+
+
+def test_a_committee_is_the_mean_and_silent_where_one_is():
+    images = ToyGenerator().decode(gaussian_latents(200, DIM, seed=0))
+    members = ToyJudge("plain"), ToyJudge("blind", blind=0.3), Slanted("slanted", 0)
+    read = [judge.score(images) for judge in members]
+    together = attributes.Committee(members)
+    scores = together.score(images)
+    silent = read[1]["male"].isna()
+    assert together.name == "plain+blind+slanted" and together.calls == 200 and 30 < silent.sum() < 90
+    assert scores.isna().all(axis=1).equals(silent) and scores[silent].isna().all(axis=None)
+    assert np.allclose(scores[~silent], np.mean(read, axis=0)[~silent])
+    pair = [judge.score(images)["male"] for judge in (members[0], members[2])]
+    sure = attributes.Committee(members[::2]).score(images)["male"] >= 0.75
+    assert sure.any() and (np.minimum(*pair)[sure] >= 0.5).all()
+
+
+def test_two_that_confirm_find_what_a_third_sees_better_than_one_does():
+    """Each errs by a latent of its own; a boundary that follows one judge follows its error, too."""
+    cells, shares = read_target(("male", "older"))
+    one, other = Slanted("one", 0), Slanted("other", 1)
+    alone, both = (Rebalancer.fit(ToyGenerator(), judge, cells, config=dataclasses.replace(CONFIG, confidence=0.75))
+                   for judge in (one, attributes.Committee([one, other])))
+    for ours, theirs, normal in zip(alone.boundaries, both.boundaries, NORMALS, strict=False):
+        assert theirs.normal @ normal > ours.normal @ normal
+    assert both.record["judge"] == "one+other"
+    third = [judged(found.sample(ToyGenerator(), 1000, shares)[0], cells, shares, judge=ToyJudge("third"))["kl"]
+             for found in (alone, both)]
+    plain = judged(ToyGenerator().decode(gaussian_latents(1000, DIM, seed=9)), cells, shares)["kl"]
+    assert third[1] < 0.2 * plain
+
+
+def test_who_confirmed_never_scores():
+    class Networked(ToyJudge):
+        def __init__(self, name, *networks):
+            super().__init__(name)
+            self.networks = networks
+
+    one, two, three = Networked("a", "x"), Networked("b", "y"), Networked("c", "y", "z")
+    rebalance.check_apart(attributes.Committee([one, two]), ToyJudge("d"))
+    for confirming, scoring, said in ((one, one, "x would"), (two, three, "y would"),
+                                      (attributes.Committee([one, two]), three, "'a.b' confirmed, and y would")):
+        with pytest.raises(InputError, match=f"{said} confirm and score"):
+            rebalance.check_apart(confirming, scoring)
+    with pytest.raises(InputError, match="committee b.c: its members share a network"):
+        attributes.Committee([two, three])
+    blind = Networked("e", "w")
+    blind.attributes = ("smiling",)
+    with pytest.raises(InputError, match="nothing that all its members see"):
+        attributes.Committee([one, blind])
 
 
 def test_saved_and_loaded_it_draws_the_same(two, tmp_path):
@@ -326,7 +415,7 @@ def test_another_generator_is_told_apart(two):
 
 
 @pytest.mark.parametrize("changes", [{"fit_samples": 10}, {"confidence": 1.0}, {"components": 0}, {"covariance": "full"},
-                                     {"calibration": -3}, {"plain": 1.5}, {"margin": -1.5}, {"seed": -1}])
+                                     {"calibration": -3}, {"plain": 1.5}, {"bandwidth": 1.5}, {"margin": -1.5}, {"seed": -1}])
 def test_configurations_that_cannot_work(changes):
     with pytest.raises(InputError, match=f"{next(iter(changes))} .*{next(iter(changes.values()))}"):
         RebalanceConfig(**changes)
@@ -552,6 +641,35 @@ def test_how_much_of_the_divergence_is_gone():
     assert few.high - few.low > 2 * (cut.high - cut.low)
 
 
+def test_what_an_ideal_sampler_would_be_seen_to_cut():
+    even = np.full(4, 0.25)
+    for n, before in ((300, 0.03), (2000, 0.03), (2000, 0.3)):
+        found = rebalance_compare.ideal_cut(n, before, even)
+        assert found.estimate == pytest.approx(1 - 3 / (2 * n) / before, abs=0.1 * 3 / (2 * n) / before)
+        assert found.low < found.estimate < found.high <= 1 and found.n == n
+    assert rebalance_compare.ideal_cut(300, 0.03, even).low < 0.6, "300 pictures cannot show 80 % of .03 gone for sure"
+
+
+def test_what_an_erring_judge_reads_of_a_set_that_is_even(monkeypatch):
+    known = {"male": fairness.Confusion(men_read_man=90, men_read_woman=10, women_read_woman=90, women_read_man=10),
+             "older": fairness.Confusion(men_read_man=50, men_read_woman=50, women_read_woman=80, women_read_man=20)}
+    monkeypatch.setattr(rebalance_compare, "heads_confusion", lambda name, *, judge: known[name])
+    cells, even = read_target(("male", "older"))
+    read = np.array([0.65, 0.35])  # older: (.5 + .2) / 2; men are misread as often as women
+    assert rebalance_compare.even_reading(cells, even, "heads") == pytest.approx((read * np.log(read / 0.5)).sum())
+    assert rebalance_compare.even_reading(*read_target(("male",)), "heads-dlib") == pytest.approx(0, abs=1e-12)
+    assert np.isnan(rebalance_compare.even_reading(cells, even, "bundled"))
+    assert np.isnan(rebalance_compare.even_reading(*read_target(("male",), {"male": "uniform"}), "heads"))
+
+
+def test_near_twins_are_seen():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(200, 6))
+    twins = np.repeat(features[:100], 2, axis=0) + random.normal(0, 0.01, (200, 6))
+    assert rebalance_compare._nearest(twins) < 0.1 * rebalance_compare._nearest(features)
+    assert np.isnan(rebalance_compare._nearest(features[:1]))
+
+
 def test_the_heads_confusion_is_that_of_their_record():
     found = rebalance_compare.heads_confusion("male")
     assert found.men_read_man + found.men_read_woman == found.women_read_man + found.women_read_woman == 450
@@ -625,5 +743,15 @@ def test_only_some_methods(tools, two, tmp_path):
     options = {"config": CONFIG, "n": 100, "work": tmp_path / "work"}
     tables, _ = rebalance_compare.measure_run(ToyGenerator(), target, tools, only=["mixtures"], **options)
     assert tables["comparison"]["method"].tolist() == ["no change", "mixtures"]
+    assert tables["comparison"]["nearest_ratio"].between(0.5, 1.5).all()
+    again, record = rebalance_compare.measure_run(ToyGenerator(), target, tools, only=["mixtures"], confirm="heads",
+                                                  score_with="bundled", **options)
+    both = [table["comparison"].set_index("method") for table in (tables, again)]
+    assert both[0].loc["no change", "kl_scoring"] == both[1].loc["no change", "kl_confirming"]
+    assert list(record["judges"]) == ["heads", "bundled"]
+    with pytest.raises(InputError, match="heads would confirm and score"):
+        rebalance_compare.measure_run(ToyGenerator(), target, tools, confirm="bundled+heads", **options)
+    with pytest.raises(InputError, match="judge 'oracle': there is none"):
+        rebalance_compare.measure_run(ToyGenerator(), target, tools, confirm="bundled+oracle", **options)
     with pytest.raises(InputError, match="method 'magic': here there are no change"):
         rebalance_compare.measure_run(ToyGenerator(), target, tools, only=["magic"], **options)
