@@ -20,7 +20,7 @@ from debiaslib import __main__ as cli
 from debiaslib import finetune, presets
 from debiaslib.errors import InputError
 from debiaslib.generate import SampleConfig, sample
-from debiaslib.indicators import Batch, Evidence, build_indicator
+from debiaslib.indicators import Batch, Evidence, build_indicator, needs_of
 
 CONFIG = finetune.FinetuneConfig(indicator="literal", alpha=0.1, steps=4, batch=4, accumulation=1, learning_rate=1e-2,
                                  lora_rank=4, lora_alpha=16, prompt="a human face", natural_count=6, precision="fp32")
@@ -308,3 +308,14 @@ def test_fit_loss_weighs_groups_equally(small_pipe, data):
     unlabelled = dataclasses.replace(data, evidence=Evidence())
     one_group = finetune.fit_loss(small_pipe.unet, unlabelled, prompt, small_pipe.scheduler, draws=200)
     assert both == pytest.approx(one_group, rel=0.1) and both != one_group
+
+
+def test_pictures_of_a_first_training_are_asked_for_early(tmp_path):
+    needs = needs_of(["recalibrated"])
+    with pytest.raises(InputError, match="--indicator reference first"):
+        finetune.load_drawn(needs, None, image_size=64)
+    assert finetune.load_drawn(needs_of(["reference"]), None, image_size=64) is None
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.full((64, 64, 3), 7, np.uint8)).save(tmp_path / "images/0.png")
+    (tmp_path / "metadata.csv").write_text("file_name,prompt,seed\nimages/0.png,a human face,0\n")
+    assert (finetune.load_drawn(needs, tmp_path, image_size=64) == 7).all()

@@ -77,6 +77,30 @@ def test_indicators_share_training_set_and_seeds(preset, config, face_set, tmp_p
     assert base["fit_loss"].nunique() == 1, "at alpha 0 the indicators are one and the same run"
 
 
+def test_recalibrated_trains_twice_and_goes_on_where_it_was_killed(preset, config, face_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "FIRST_PASS", 12)
+    grid = dataclasses.replace(config, ratios=(0.25,), alphas=(0.1,), indicators=("reference", "recalibrated"), reference=face_set,
+                               reference_size=10)
+    whole = sweep.sweep(preset, config=grid, out=tmp_path / "whole", progress=False)
+    first, real, calls = tmp_path / "whole/cells/recalibrated-ratio0.25-alpha0.1-seed0/first", sweep.generate, []
+    seeds = pd.read_csv(first / "samples/metadata.csv")["seed"]
+    assert len(seeds) == 12 and seeds.min() >= sweep.FIRST_SEEDS, "they say nothing of the pictures that are measured"
+    adapter = (first / "pytorch_lora_weights.safetensors").read_bytes()
+    assert adapter == (tmp_path / "whole/cells/reference-ratio0.25-alpha0.1-seed0/pytorch_lora_weights.safetensors").read_bytes()
+
+    def killed(*args, **options):
+        calls.append(options["out"])
+        if len(calls) == 2:  # after the first training, while its pictures are drawn
+            raise KeyboardInterrupt
+        return real(*args, **options)
+    monkeypatch.setattr(sweep, "generate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(preset, config=grid, out=tmp_path / "killed", progress=False)
+    assert calls[1].parent.name == "first"
+    again = sweep.sweep(preset, config=grid, out=tmp_path / "killed", progress=False)
+    pd.testing.assert_frame_equal(again.drop(columns=TIMES), whole.drop(columns=TIMES), rtol=1e-4)
+
+
 def test_a_reference_is_asked_for_before_any_work(face_set):
     with pytest.raises(InputError, match="--reference"):
         sweep.SweepConfig(faces=face_set, indicators=("reference",))
