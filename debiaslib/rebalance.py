@@ -218,7 +218,8 @@ class RebalanceConfig:
 
     Far is not better. On the DCGAN, perceived gender by skin tone, 450 pictures: a margin of .5 keeps precision and recall
     (.74 and .71, plain sampling .73 and .69), 1 costs 5 % of both, 2 without plain codes 18 % of recall; the KL that the
-    confirming judge reads falls by 89, 89 and 80 %.
+    confirming judge reads falls by 89, 89 and 80 %. Kernels of .4 keep what was confirmed (gender by age, 1,000 pictures: the
+    confirming judge reads 89 % less KL instead of 41, the other 54 instead of 42) and cost recall (17 % of faces).
     """
 
     fit_samples: int = 3000

@@ -46,6 +46,7 @@ from debiaslib.claims import read_confusion
 from debiaslib.errors import InputError
 from debiaslib.fairness import amplification_interval, share_interval
 from debiaslib.latent_generators import draw_images, draw_latents, get_generator
+from debiaslib.latent_regions import fit_mixture, kernel_mixture
 from debiaslib.presets import data_root, one_thread
 from debiaslib.rebalance import RebalanceConfig, Rebalancer, distance_to_target, quotas, read_scores, read_target
 from debiaslib.widgets.rebalance import ShiftExplorer, shift_path
@@ -423,7 +424,7 @@ Markdown(f"Boundaries: skin tone is told with a balanced accuracy of {boundaries
 #
 # - **Skin tone is easy, age is hard.** Colour lies along a line in these latents; age hardly does. Where the boundary is
 #   poor, few shifted latents are confirmed, and those few carry the mixture.
-# - **The aim was missed.** This kit set out to cut KL by 80 % with two attributes and by 65 % with three, as the judge
+# - **The aim was missed** at this first attempt. This kit set out to cut KL by 80 % with two attributes and by 65 % with three, as the judge
 #   reads who took no part. With skin tone 300 pictures said 67 % and 600 said 25 %, and neither interval excludes 0: a
 #   judge that sees little bias to begin with can see little of it go. With age it is about 40 %, and clear of 0.
 # - **Ask the judge that confirmed, and the aim was met**: 95 % with skin tone. Remember that figure for section 7. With
@@ -454,7 +455,90 @@ change.rename(columns=lambda name: f"{name}, change in %")
 # Precision does not suffer. **Recall does, a little**: 5 to 7 % in every row, since mixtures of some hundred codes do not
 # reach every face that the generator can draw. The kit allows itself 10 %, and is within it. Do not read single percents:
 # of 300 pictures they are luck in good part, and with other reference pictures plain sampling itself reads .73 and .74
-# instead of .68 and .71. Whether a shift further out would help with age, and what it would cost, was not measured.
+# instead of .68 and .71.
+
+# %% [markdown]
+# ### A second attempt: keep what was confirmed
+#
+# Where did it get lost? Every code that the mixture of *older woman* was fitted to had been confirmed. Of the pictures
+# drawn from that mixture about one in nine was read so again, by the same judge. Two normals know of 170 codes their means
+# and their spreads, and what makes a face of this generator older does not lie along a line. So put a small normal about
+# *every* confirmed code, and draw the codes in to their mean by as much as the normals add to the spread (a smoothed
+# bootstrap): with a bandwidth $h$ and standardised codes $z_i$,
+#
+# $$z = \sqrt{1 - h^2}\, z_i + h\,\varepsilon .$$
+#
+# At $h = 1$ only mean and spread are left; at $h = 0$ the codes themselves. Where what was confirmed is a ring, which no
+# line tells from its hole:
+
+# %%
+random = np.random.default_rng(3)
+angle = random.uniform(0, 2 * np.pi, 300)
+ring = 1.4 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + random.normal(0, 0.15, (300, 2))
+fits_of_it = {"one normal": fit_mixture(ring, components=1)}
+fits_of_it |= {f"kernels, h = {width}": kernel_mixture(ring, bandwidth=width) for width in (0.8, 0.6, 0.4)}
+for name, mixture in fits_of_it.items():
+    codes = mixture.place(random.random(4000), random.normal(size=(4000, 2)))
+    print(f"{name:15} {(np.linalg.norm(codes, axis=1) > 0.8).mean():.2f} outside the hole, spread {codes.std():.2f}")
+
+# %% [markdown]
+# The spread stays in every row, and of the codes from kernels of .4 nine in ten lie where the confirmed ones lay; of one
+# normal's, no more than of a cloud without a hole. The price: pictures from the same code resemble one another (at $h = .4$ their
+# latents correlate by $1 - h^2 = .84$), so many codes are needed.
+#
+# $h$ was chosen on other seeds: `bundled` confirmed, and a judge on dlib's face embedding alone (`heads-dlib`, one half of
+# `heads`) read 600 pictures of gender by age. Two normals cut .51 [.24, .71] as it read, $h = .6$ .88 [.73, .95], $h = .4$ .88
+# [.75, .95]; `bundled` itself read .36, .72 and .95. That decided for $h = .4$.
+#
+# Second idea: **two judges confirm** (the mean of their scores), and a third scores that shares no network with either.
+# `heads` comes apart into `heads-dlib` and `heads-lite0` (EfficientNet's features). Then settings were frozen, seeds changed,
+# and a thousand pictures drawn each time. All that was run:
+
+# %%
+def told(run):
+    record = json.loads((RESULTS / f"{run}.json").read_text())
+    before, after = (comparison.loc[(run, method)] for method in ("no change", "mixtures"))
+    reach = "" if np.isnan(after["kl_even_scoring"]) else f"{max(0, 1 - after['kl_even_scoring'] / before['kl_scoring']):.2f}"
+    return {"run": run, "confirmed by": record["confirmed_by"], "they read": cut(run, "mixtures", "confirming"),
+            "scored by": record["scored_by"], "it reads": cut(run, "mixtures"), "KL before": f"{before['kl_scoring']:.3f}",
+            "ideal": f"{after['ideal_cut_scoring']:.2f}", "even": reach}
+
+
+SECOND = [run for run in dict.fromkeys(comparison.index.get_level_values("run"))
+          if any(word in run for word in ("-committee", "-alone", "-swapped"))]
+pd.DataFrame([told(run) for run in SECOND])
+
+# %% [markdown]
+# `ideal` is what a sampler that meets the target exactly would be seen to cut of a thousand pictures: KL has a floor.
+# `even` asks for more. Every judge errs, and of the judges of heads we know how, on labelled photographs blurred by 1.3
+# px. Show such a judge a set that *is* even, and it reads some KL all the same; `even` is the most of the KL before
+# that could go if it errs here as it does there. Now read the rows:
+#
+# - **What is confirmed is now kept.** The judges that confirmed read nine tenths gone and more, also with age, where
+#   two normals had left `bundled` at 41 %.
+# - **Who took no part still sees little of it.** With age `heads` reads 54 % gone, where it read 42 % at first, and
+#   asked the other way round `bundled` reads 56 %; the clean row, in which `heads-lite0` scores and was never looked at
+#   before, says 29 %. The aim of 80 % is missed. On plain pictures `bundled` and `heads` agree about age with a kappa
+#   of .15 [.06, .23]: each calls other faces older, and a sampler that follows one cannot please the other.
+# - **All three**: 56 %, where 41 % was read at first and 65 % was the aim, which is within the interval and not
+#   reached.
+# - **With skin tone there was nothing to cut.** To `heads` plain pictures read a KL of .022, and a set that is exactly
+#   even would read .021: it calls 28 % of darker faces lighter when their photographs are blurred, and 8 % of lighter
+#   ones darker. Our first 67 % and 25 % there were chance, and so are the -39 and -21 % here. More pictures do not help
+#   (`ideal` is above .9): the aim itself cannot be shown to be met by this judge.
+
+# %%
+second = comparison.loc[SECOND]
+change = 100 * (second.xs("mixtures", level="method") / second.xs("no change", level="method") - 1)
+change[["precision", "recall", "precision_faces", "recall_faces"]].round(0) + 0      # no -0
+
+# %% [markdown]
+# **Recall fell**, by more than the 10 % that the kit allows itself. With skin tone that is the faces' doing: a fifth of
+# plain pictures hold no face, recall counts them as range, and confirmed codes hardly draw them. Leaving them out of
+# plain sampling alone takes recall from .72 to .61. Among pictures with a face (`_faces`) skin tone costs 0 and 8 %.
+# Age costs 11 and 17 %, all three 11 %: half of the pictures now come from two rare combinations, each of them from
+# about a hundred codes. That is the price. Whether more codes would lower it was not measured at this size. (Where a
+# field is empty, the figure was not taken.)
 
 # %% [markdown]
 # ### Exercise 3
@@ -687,7 +771,7 @@ Markdown(f"KL reads {tiny.loc['no change', 'kl_scoring']:.3f} before anything is
 # 2. **Boundaries.** A logistic regression from latents to a judge's decisions; the conditional step, a row of the
 #    pseudo-inverse, changes one attribute and no other. It is longer by $1/\sqrt{1-c^2}$.
 # 3. **Any mix.** Shift, confirm, fit a mixture for each combination, draw from the mixtures. KL to the target says how
-#    far one got, and has a floor of $(K-1)/2n$.
+#    far one got, and has a floor of $(K-1)/2n$, and another that the judge's own errors put under it.
 # 4. **Costs.** Rejection pays with judge calls for every picture, a boundary edit with leaks, mixtures with calls while
 #    fitting and some diversity, prompt mixing with nothing, if there are words.
 # 5. **Two judges.** Whoever confirms must not score: a judge agrees with itself. What the other judge says is the

@@ -11,6 +11,7 @@ from scipy.stats import norm
 from debiaslib import time_ratio, time_ratio_study
 from debiaslib.errors import InputError
 from debiaslib.indicators import Batch
+from debiaslib.presets import get_preset
 
 CENTRES, WIDTH = np.array([-1.5, 1.5]), 0.5
 ALPHAS = torch.linspace(0.9999, 0.01, 1000)
@@ -118,6 +119,18 @@ def test_indicator_takes_the_target_that_the_toy_wants(student):
     assert float(loss) == pytest.approx(0, abs=1e-10) and logs["denoising"] > 0.001 and logs["correction"] > 0.03
 
 
+def test_a_weight_is_clipped_and_a_correction_is_not():
+    """A training set read as .001 of component 1: w_t goes up to 500."""
+    noise, seen = torch.zeros(2, 1, 1, 1), torch.tensor([10.0, -10.0])[:, None, None, None]
+    scheduler = SimpleNamespace(add_noise=lambda *_: seen, alphas_cumprod=ALPHAS)
+    extreme = time_ratio.Mixes(pool=0.5, biased=0.001, reference=0.5)
+    indicator = time_ratio.TimeRatioIndicator(lambda x, t: x.flatten(), extreme, scheduler, variant="weights", most=8)
+    indicator.add_noise(seen, noise, torch.tensor([500, 500]))
+    batch = Batch(predicted=torch.ones(2, 1, 1, 1), noise=noise, is_face=torch.ones(2, dtype=torch.bool))
+    loss, logs = indicator.loss(batch)
+    assert float(loss) == pytest.approx((8 + 0.5) / 2, abs=0.01) and logs["weight"] > 100
+
+
 def test_linear_student_keeps_little_of_a_difference_made_by_chance():
     rows = torch.randn(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     chance = np.random.default_rng(0).random(300).round()
@@ -180,6 +193,44 @@ def test_summary_pairs_trainings_with_the_plain_ones():
     assert found.loc["both", "fd_fall"] == pytest.approx((29 + 25 - 2 - 1) / 98 / 2, abs=1e-3)
     assert found.loc["both", "fall_low"] < found.loc["both", "fd_fall"] < found.loc["both", "fall_high"]
     assert np.isnan(found.loc["none", "fd_fall"])
+
+
+class FakeStudy:
+    """Trains nothing; counts what it is asked for."""
+
+    def __init__(self, source, pool, *, student, n, progress):
+        self.source, self.student, self.n, self.asked = source, student, n, []
+        self.preset, self.judge, self.pool = get_preset("tiny"), SimpleNamespace(identity={"name": "fake"}), range(7)
+        self.encode_s = self.embed_s = 1.0
+
+    def prepare(self, ratio, seed):
+        known = {"ratio": ratio, "seed": seed, "mix_pool": 0.5}
+        rows = [known | {"source": "embedding"}, known | {"source": self.student, "timestep": 1, "auc": 0.9}]
+        return None, None, None, rows
+
+    def cell(self, variant, ratio, seed, prepared):
+        self.asked.append((variant, ratio, seed))
+        decisions = "MWW-" if variant == "weights" else "MW-M"
+        return {"variant": variant, "student": self.student, "ratio": ratio, "seed": seed, "n": 4, "male_share": 0.5,
+                "face_rate": 1.0, "fit_loss": 0.15, "decisions": decisions}
+
+
+def test_the_command_continues_where_it_stopped_and_notes_no_paths(tmp_path, monkeypatch, capsys):
+    made: list[FakeStudy] = []
+    monkeypatch.setattr(time_ratio_study, "Study", lambda *given, **more: made.append(FakeStudy(*given, **more)) or made[-1])
+    asked = ["--faces", "/somewhere/faces.zip", "--ratios", "4", "--seeds", "0", "1", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["x", *asked])
+    for variants in (["weights"], ["weights", "both"]):
+        assert time_ratio_study.main([*asked, "--variants", *variants]) == 0
+    assert time_ratio_study.main([*asked, "--student", "conv", "--variants"]) == 0
+    first, second, third = (study.asked for study in made)
+    assert first == [("weights", 4.0, 0), ("weights", 4.0, 1)]
+    assert second == [("both", 4.0, 0), ("both", 4.0, 1)] and not third
+    cells, ratios = (pd.read_csv(tmp_path / f"out/{name}.csv") for name in ("cells", "ratios"))
+    assert len(cells) == 4 and set(ratios["source"]) == {"embedding", "linear", "conv"} and len(ratios) == 6
+    record = (tmp_path / "out/time_ratio.json").read_text()
+    assert "faces.zip" in record and "somewhere" not in record
+    assert "both" in capsys.readouterr().out
 
 
 def test_bad_input_is_refused_in_one_line():
