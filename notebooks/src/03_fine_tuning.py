@@ -475,7 +475,7 @@ table.round(3)
 
 # %%
 STYLE = {"none": ("0.5", "o"), "random": ("#CC79A7", "v"), "density": ("#0072B2", "o"), "reference": ("#009E73", "s"),
-         "oracle": ("#D55E00", "^")}
+         "recalibrated": ("#E69F00", "<"), "oracle": ("#D55E00", "^")}
 figure, axis = plt.subplots(figsize=(5, 4), layout="constrained")
 axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
 axis.axhline(0.5, color="0.7", linewidth=0.8, linestyle="--")
@@ -493,7 +493,7 @@ print(f"{len(ends)} models; correlation of aim and outcome {np.corrcoef(ends['p_
 # men than that where few are.
 # **With weights** they draw about what the loss aims at: aim and outcome go together. They do not *agree*: dots that aim
 # alike end up apart, and that spread is between trainings of the same kind, with other faces and other noise. One training
-# would have told you anything.
+# would have told you anything. (`recalibrated` looked at a first training's pictures and aims past one half on purpose: notebook 02.)
 #
 # The fit is nearly the same for all, so nobody got there by learning less, and faces are found as often. What remains is
 # notebook 05's question: is the difference real?

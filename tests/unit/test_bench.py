@@ -229,7 +229,7 @@ def test_bare_calls_are_as_many_as_the_pipelines_own(narrow, monkeypatch):
     pipe.unet.register_forward_pre_hook(lambda _unet, inputs: calls.append(len(inputs[0])))
     monkeypatch.setattr(bench, "_true_shape", lambda: (pipe, presets.PRESETS["sd15"]))
     found = bench.generate_bare_sd15(scale=.25, repeats=1)
-    assert found.notes["unet_calls"] == 9 and calls == [4] * 4 * 9, "generate and bare, before the clock starts and after"
+    assert found.notes["unet_calls"] == 17 and calls == [4] * 4 * 17, "generate and bare, before the clock starts and after"
     assert found.notes["pictures_a_second"] == pytest.approx(2 / found.ours)
 
 
