@@ -70,7 +70,7 @@ class AttributeJudge(Protocol):
 
 
 def get_judge(name: str, *, attributes: Sequence[str] = ATTRIBUTES) -> AttributeJudge:
-    """The judge of that name: "bundled", "heads", "heads-lite0" or "heads-dlib"; of fewer `attributes` it may be faster.
+    """The judge of that name, one of `JUDGES`; of fewer `attributes` it may be faster.
 
     Several joined by + are a `Committee`. Raises InputError for another name, an attribute it cannot see, heads that are
     missing or altered, or members of a committee that share a network.
@@ -121,7 +121,7 @@ class BundledJudge:
         found = self.judge.judge(images, scores=self.find_faces(images), progress=progress)
         years = found["perceived_age"].to_numpy()
         read = {"male": found["p_man"].to_numpy(), "older": _sigmoid((years - OLDER_AT) / OLDER_SCALE),
-                "dark": _sigmoid((DARK_AT - skin_tone(images)) / DARK_SCALE)}
+                "dark": dark_score(skin_tone(images))}
         self.calls += len(images)
         return pd.DataFrame({name: read[name] for name in self.attributes}).where(found["face"])
 
@@ -202,8 +202,14 @@ class HeadsJudge:
         return scores.where(pd.Series(seen))
 
 
-JUDGES: dict[str, Callable[..., AttributeJudge]] = {"bundled": BundledJudge} | {
-    name: partial(HeadsJudge, part=part) for part, name in HEADS.items()}
+def _tuned_judge(*, attributes: Sequence[str]) -> AttributeJudge:
+    from debiaslib.tuned_judge import TunedJudge  # which is made of what stands here
+
+    return TunedJudge(attributes=attributes)
+
+
+JUDGES: dict[str, Callable[..., AttributeJudge]] = {
+    "bundled": BundledJudge, **{name: partial(HeadsJudge, part=part) for part, name in HEADS.items()}, "tuned": _tuned_judge}
 
 
 class Committee:
@@ -269,6 +275,11 @@ def skin_tone(images: np.ndarray) -> np.ndarray:
     flat = cheeks.reshape(len(images), -1, 3).astype(np.float32) / 255
     lightness, _, yellow = np.median(cv2.cvtColor(flat, cv2.COLOR_RGB2LAB), axis=1).T
     return np.degrees(np.arctan2(lightness - 50, np.maximum(yellow, 1e-3))).astype(float)
+
+
+def dark_score(ita: np.ndarray) -> np.ndarray:
+    """How far individual typology angles in degrees (N,) lie on the darker side, in [0, 1]; .5 at the border."""
+    return _sigmoid((DARK_AT - ita) / DARK_SCALE)
 
 
 def label_attributes(frame: pd.DataFrame, pixels: np.ndarray) -> pd.DataFrame:
@@ -426,8 +437,8 @@ def make_heads(source: Path | str, *, out: Path, work: Path, config: HeadsConfig
     """Fit on `split` of a labelled face set, measure on `evaluate`, write the folder `out`; returns the record."""
     reader = reader or FaceReader()
     frame, pixels = load_faces(source, split=split, size=64)
-    options = {"reader": reader, "cache": work / "features", "progress": progress}
-    heads, held_out = fit_heads(frame, pixels, config=config, **options)
+    features = {"cache": work / "features", "progress": progress}
+    heads, held_out = fit_heads(frame, pixels, config=config, reader=reader, **features)
     told = "" if reader.part == "both" else f" --part {reader.part}"
     record = {"command": f"python -m debiaslib.attributes --faces {Path(source).name} --out DIR --count {config.faces} "
                          f"--seed {config.seed}{told}", "config": asdict(config), "attributes": list(ATTRIBUTES),
@@ -438,33 +449,52 @@ def make_heads(source: Path | str, *, out: Path, work: Path, config: HeadsConfig
               "dark": {"below_ita": DARK_AT, "measured_on": "the sharp photograph"},
               "held_out": held_out.round(4).to_dict("records")}
     if evaluate is not None:
-        record["evaluate"] = measure_heads(heads, *load_faces(source, split=evaluate, size=64), **options)
+        record["evaluate"] = read_labelled(lambda pictures: apply_heads(heads, reader.read(pictures, **features)),
+                                           *load_faces(source, split=evaluate, size=64))
     return write_heads(out, heads, record)
 
 
-def measure_heads(heads: dict[str, np.ndarray], frame: pd.DataFrame, pixels: np.ndarray, *, reader: FaceReader,
-                  **options) -> list[dict]:
-    """Accuracy by subgroup on faces never trained on, sharp and blurred by 1.3 px, as rows of `accuracy_by_group`."""
+def read_labelled(score: Callable[[np.ndarray], pd.DataFrame], frame: pd.DataFrame, pixels: np.ndarray) -> list[dict]:
+    """How `score` (pictures to probabilities, a column an attribute) reads labelled faces, sharp and blurred by 1.3 px, by
+    subgroup: rows of `accuracy_by_group` with a condition."""
     truth = label_attributes(frame, pixels)
     groups = {name: frame[name].astype(str).to_numpy() for name in ("gender", "race") if name in frame}
     groups |= {name: np.where(truth[name], SIDES[name][1], SIDES[name][0]) for name in ("older", "dark")}
     if len(groups) == 4:
         groups["gender and race"] = (frame["gender"] + ", " + frame["race"]).to_numpy()
     blurred = np.stack([cv2.GaussianBlur(picture, (0, 0), 1.3) for picture in pixels])
-    tables = []
-    for condition, pictures in (("sharp", pixels), ("blur 1.3", blurred)):
-        scores = apply_heads(heads, reader.read(pictures, **options))
-        tables.append(accuracy_by_group(scores, truth, groups).assign(condition=condition))
+    tables = [accuracy_by_group(score(pictures), truth, groups).assign(condition=condition)
+              for condition, pictures in (("sharp", pixels), ("blur 1.3", blurred))]
     return pd.concat(tables).round(4).to_dict("records")
 
 
-def _card(record: dict) -> str:
-    rows = [row for row in record.get("evaluate", ()) if row["by"] in ("all", *ATTRIBUTES, "gender", "race")]
+def evaluation(judge: str) -> list[dict]:
+    """The rows of `read_labelled` that ship with a judge that was trained here; [] for any other."""
+    for record in (data_root() / f"models/attribute-{judge}/{name}" for name in (RECORD, "judge.json")):
+        if record.is_file():
+            return json.loads(record.read_text()).get("evaluate", [])
+    return []
+
+
+def accuracy_lines(rows: Sequence[dict]) -> str:
+    """Rows of `read_labelled` as a table for a model card."""
     lines = [f"| {row['attribute']} | {row['condition']} | {row['group']} | {row['n']} | {row['accuracy']:.3f} "
-             f"[{row['low']:.3f}, {row['high']:.3f}] |" for row in rows]
-    told = "\n".join(["| attribute | pictures | group | n | read as labelled |", "|---|---|---|---|---|", *lines])
+             f"[{row['low']:.3f}, {row['high']:.3f}] |" for row in rows if row["by"] in ("all", *ATTRIBUTES, "gender", "race")]
+    head = ["| attribute | pictures | group | n | read as labelled |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *lines]) if lines else "Not measured."
+
+
+def print_accuracy(rows: Sequence[dict]) -> None:
+    """The lines for all faces, one an attribute and condition."""
+    for row in rows:
+        if row["by"] == "all":
+            told = f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}] of {row['n']}"
+            print(f"{row['attribute']:6} {row['condition']:9} {told}")
+
+
+def _card(record: dict) -> str:
     part = record.get("part", "both")
-    return CARD.format(told=told if rows else "Not measured.", names=", ".join(record["attributes"]), judge=HEADS[part],
+    return CARD.format(told=accuracy_lines(record.get("evaluate", ())), names=", ".join(record["attributes"]), judge=HEADS[part],
                        made_of=MADE_OF[part], **record)
 
 
@@ -537,10 +567,7 @@ def run(args: argparse.Namespace) -> int:
     config = HeadsConfig(faces=args.count, seed=args.seed, embedding=0 if args.part == "lite0" else HeadsConfig.embedding)
     record = make_heads(args.faces, out=args.out, work=args.work, config=config, reader=FaceReader(part=args.part),
                         progress=sys.stderr.isatty())
-    for row in record["evaluate"]:
-        if row["by"] == "all":
-            told = f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}] of {row['n']}"
-            print(f"{row['attribute']:6} {row['condition']:9} {told}")
+    print_accuracy(record["evaluate"])
     return 0
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from accelerate.utils import broadcast, reduce
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import get_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
@@ -45,6 +46,8 @@ from debiaslib.presets import (
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 RECORD_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
+SAMPLES = "samples"
+"""Where a training's own pictures lie in its folder."""
 
 
 EPOCHS = 500_009
@@ -134,10 +137,10 @@ def prepare_set(pipe: StableDiffusionPipeline, pixels: np.ndarray, *, natural: n
 
 
 def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: FinetuneConfig, out: Path,
-             progress: bool = True, save_every: int = 200) -> dict:
+             first: Path | None = None, progress: bool = True, save_every: int = 200) -> dict:
     """Train an adapter and write it to `out` as `pytorch_lora_weights.safetensors`, which plain diffusers loads.
 
-    A killed run continues from its last checkpoint and ends as it would have ended. `pipe` is left without the adapter.
+    With the folder of a `first` training what is written is the mean of both adapters, of twice the rank. A killed run continues from its last checkpoint and ends as it would have ended. `pipe` is left without the adapter.
     Returns the record that `run.json` holds: configuration, curve, fit to the training faces, seconds. Raises InputError when
     the checkpoint in `out` is of another configuration.
     """
@@ -146,7 +149,7 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
         raise InputError(f"{checkpoint}: belongs to a training of other settings. Give another --out, or delete it.")
     run = begin(pipe, data, config=config)
     adapter = torch.nn.ParameterList(weight for weight in run.unet.parameters() if weight.requires_grad)
-    average, first = AveragedModel(adapter), config.steps - round(config.averaged * config.steps)
+    average, late = AveragedModel(adapter), config.steps - round(config.averaged * config.steps)
     state = {"modules": {"adapter": _AdapterState(run.unet), "average": average, "indicator": run.indicator},
              "optimizers": {"adam": run.optimizer}}
     start, notes = checkpoints.load(checkpoint, **state)
@@ -156,7 +159,7 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
     with multiplied_as_held(run.unet, config):
         for step in bar:
             logs = update(run, step)
-            if step >= first:
+            if step >= late:
                 average.update_parameters(adapter)
             curve.append({"step": step, **{name: round(value, 5) for name, value in logs.items()}})
             bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()})
@@ -165,6 +168,8 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
                 checkpoints.save(checkpoint, step=step + 1, notes={"config": settings, "curve": curve, "seconds": seconds}, **state)
     if average.n_averaged:
         adapter.load_state_dict(average.module.state_dict())
+    if first is not None:
+        _average_with(run.unet, first, config)
     seconds = spent + time.perf_counter() - began
     fit = fit_loss(run.unet, data, run.prompts[:1], run.scheduler, precision=config.precision)
     record = {"config": asdict(config), "train_s": round(seconds, 2), "embed_s": round(data.embed_s, 2),
@@ -272,6 +277,23 @@ def add_adapter(unet: torch.nn.Module, config: FinetuneConfig) -> torch.nn.Modul
     if config.checkpointing:
         unet.enable_gradient_checkpointing()
     return unet.train()
+
+
+def _average_with(unet: torch.nn.Module, first: Path, config: FinetuneConfig) -> None:
+    """Put the mean of the adapter on `unet` and of the one in `first` in the place of the former.
+
+    W + s (B1 A1 + B2 A2) / 2 is one adapter of twice the rank: A side by side, and B, halved. (peft's `add_weighted_adapter`
+    does so too, to models that it has wrapped; diffusers' are not.)
+    """
+    mine = {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(unet).items()}
+    other = {name.removeprefix("unet."): tensor.to(unet.device) for name, tensor in load_file(first / ADAPTER_FILE).items()}
+    if mine.keys() != other.keys() or any(mine[name].shape != other[name].shape for name in mine):
+        raise InputError(f"{first}: its adapter has another shape than this training's. Train it with the same --preset.")
+    both = {name: torch.cat([mine[name], other[name]], 0) if ".lora_A." in name else torch.cat([mine[name], other[name]], 1) / 2
+            for name in mine}
+    unet.delete_adapters("default")
+    add_adapter(unet, replace(config, lora_rank=2 * config.lora_rank, lora_alpha=2 * config.lora_alpha))
+    set_peft_model_state_dict(unet, both)
 
 
 class _AdapterState:
@@ -512,9 +534,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--indicator", default="literal", choices=sorted(INDICATORS),
                         help="what reads the latents; default literal")
     add_reference(parser)
-    parser.add_argument("--drawn", type=Path, default=None, metavar="DIR",
-                        help="for the indicator `recalibrated`: pictures that `generate` drew with an adapter trained by "
-                             "`reference` on the same faces (200 or more)")
+    parser.add_argument("--first", type=Path, default=None, metavar="DIR",
+                        help="for the indicator `recalibrated`: the folder of a training by `reference` on the same faces, with "
+                             "pictures (400 or so) that `generate --model DIR --out DIR/samples` drew with it")
     parser.add_argument("--steps", type=int, default=None, help="updates; default the preset's")
     parser.add_argument("--learning-rate", type=float, default=None, help="default the preset's")
     parser.add_argument("--checkpointing", action="store_true", default=None,
@@ -538,17 +560,18 @@ def check_reference(needs: frozenset[str], source: Path | None) -> None:
         raise InputError(f"indicator 'reference': needs {WANTED['reference']}.")
 
 
-def load_drawn(needs: frozenset[str], source: Path | None, *, image_size: int) -> np.ndarray | None:
-    """The pictures uint8 (K, H, W, 3) in the folder that a first training drew, if the indicator needs them.
+def load_drawn(needs: frozenset[str], first: Path | None, *, image_size: int) -> np.ndarray | None:
+    """The pictures uint8 (K, H, W, 3) that a first training drew, from its `samples`, if the indicator needs them.
 
-    Raises InputError where it does and there is none.
+    Raises InputError where it does and there is no such training, or it drew nothing.
     """
     if "drawn" not in needs:
         return None
-    if source is None:
-        raise InputError(f"indicator 'recalibrated': needs {WANTED['drawn']}. Train with --indicator reference first, then "
-                         "`debiaslib generate --model DIR -n 200`.")
-    return faces.read_pixels(source, faces.read_metadata(source)["file_name"].tolist(), size=image_size)
+    if first is None or not (first / ADAPTER_FILE).exists():
+        raise InputError(f"indicator 'recalibrated': {first or 'it'} needs {WANTED['drawn']}. Train with --indicator reference "
+                         "--out DIR, then `debiaslib generate --model DIR -n 400 --out DIR/samples`.")
+    samples = first / SAMPLES
+    return faces.read_pixels(samples, faces.read_metadata(samples)["file_name"].tolist(), size=image_size)
 
 
 def load_reference(source: Path | str | None, *, size: int, seed: int, image_size: int) -> np.ndarray | None:
@@ -580,10 +603,10 @@ def run(args: argparse.Namespace) -> int:
     build_indicator(config.indicator, alpha=config.alpha)
     needs = needs_of([config.indicator])
     check_reference(needs, args.reference)
-    drawn = load_drawn(needs, args.drawn, image_size=preset.image_size)
+    drawn = load_drawn(needs, args.first, image_size=preset.image_size)
     subset = {"source": str(source), "split": args.split, "ratio": args.ratio, "size": args.train_size, "seed": args.seed}
     given = subset | ({"reference": str(args.reference), "reference_size": args.reference_size} if args.reference else {})
-    given |= {} if drawn is None else {"drawn": str(args.drawn)}
+    given |= {} if drawn is None else {"first": str(args.first)}
     faces.draw_subset(training_rows(source, split=args.split), ratio=args.ratio, size=args.train_size, seed=args.seed)
     if _finished(args.out, config, given, overwrite=args.overwrite):
         print(f"{args.out}: already trained with these settings; nothing to do (--overwrite trains again).")
@@ -596,7 +619,8 @@ def run(args: argparse.Namespace) -> int:
     natural = faces.natural_images(size=preset.image_size, count=config.natural_count, seed=0)
     data = prepare_set(pipe, pixels, natural=natural, is_male=is_male, needs=needs, reference=reference,
                        drawn=drawn, progress=sys.stderr.isatty())
-    record = finetune(pipe, data, config=config, out=args.out, progress=sys.stderr.isatty())
+    record = finetune(pipe, data, config=config, out=args.out, first=None if drawn is None else args.first,
+                      progress=sys.stderr.isatty())
     if not launched().is_main_process:
         return 0
     record |= {"preset": preset.name, "subset": given, "adapter_sha256": sha256(args.out / ADAPTER_FILE),

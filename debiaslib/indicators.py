@@ -182,7 +182,8 @@ class RecalibratedIndicator(ReferenceIndicator):
     """`reference`, and then again: a first training's own pictures tell by how much it missed the reference's mix.
 
     v_i = (the reference's v_i) (1 - q_i + u q_i), q_i the chance of face i to be of the second of two unnamed groups, u such
-    that v aims past even by what the first training missed (`rarity.recalibrated_values`). It costs a second training.
+    that v aims past even by what the first training missed (`rarity.recalibrated_values`). It costs a second training. What is
+    kept is the mean of both adapters: the second answers to chance in the first, and the mean halves what chance there is.
     """
 
     name = "recalibrated"
@@ -227,7 +228,7 @@ INDICATORS = {kind.name: kind for kind in (NoIndicator, LiteralIndicator, Densit
 WANTED = {"embedding": "face embeddings of the training faces", "natural": "embeddings of natural pictures",
           "reference": "a small balanced set of faces without labels (--reference DIR|ZIP)",
           "decoded": "a small balanced set of faces without labels (--reference DIR|ZIP)",
-          "drawn": "pictures of a model trained with `reference` (--drawn DIR)",
+          "drawn": "a training by `reference` and its pictures (--first DIR)",
           "is_male": "gender labels on the training faces (a column `gender` in metadata.csv)"}
 
 

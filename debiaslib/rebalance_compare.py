@@ -56,6 +56,7 @@ from debiaslib.rebalance import (
     read_scores,
     read_target,
 )
+from debiaslib.tuned_judge import TunedJudge
 
 KNOWN_SHARES = {"tiny": {"male": 0.5165, "older": 0.3152}}
 """The positive side's share among the labelled faces that a generator was trained on: for `tiny` the `pretrain` split of
@@ -489,6 +490,7 @@ def load_instruments(work: Path) -> Instruments:
     parts = {part: KeptReader(part, work / part) for part in ("lite0", "dlib")}
     found: list = [readers.BundledJudge()]
     found += [readers.HeadsJudge(reader=reader) for reader in (JoinedReader(**parts), *parts.values())]
+    found.append(TunedJudge())
     for judge in found:
         judge.find_faces = lambda images: kept(images)[:, 0]
     return Instruments({judge.name: KeptJudge(judge, work / judge.name) for judge in found},
@@ -525,11 +527,10 @@ def ideal_cut(n: int, before: float, target: np.ndarray, *, draws: int = 2000, l
     return Interval(float(cuts.mean()), float(low), float(high), level, "simulated", n)
 
 
-def heads_confusion(attribute: str, *, condition: str = "blur 1.3", judge: str = "heads") -> Confusion:
-    """How a judge of heads read labelled faces as soft as this, from its own record; men stand for the positive side."""
-    rows = json.loads((data_root() / f"models/attribute-{judge}" / readers.RECORD).read_text())["evaluate"]
+def photograph_confusion(attribute: str, *, condition: str = "blur 1.3", judge: str = "heads") -> Confusion:
+    """How a judge trained here read labelled faces as soft as this, from its own record; men stand for the positive side."""
     groups = {"male": ("gender", "Female", "Male")}.get(attribute, (attribute, *readers.SIDES[attribute]))
-    found = {row["group"]: row for row in rows if row["attribute"] == attribute and row["by"] == groups[0]
+    found = {row["group"]: row for row in readers.evaluation(judge) if row["attribute"] == attribute and row["by"] == groups[0]
              and row["condition"] == condition}
     negative, positive = found[groups[1]], found[groups[2]]
     return Confusion(men_read_man=positive["right"], men_read_woman=positive["n"] - positive["right"],
@@ -537,17 +538,17 @@ def heads_confusion(attribute: str, *, condition: str = "blur 1.3", judge: str =
 
 
 def even_reading(cells: Cells, target: np.ndarray, judge: str) -> float:
-    """The KL to the target that a judge of heads would read of pictures that meet it exactly: what its own errors leave.
+    """The KL to the target that a judge would read of pictures that meet it exactly: what its own errors leave.
 
-    Its errors are those on labelled photographs blurred by 1.3 px (`heads_confusion`), taken as independent between
+    Its errors are those on labelled photographs blurred by 1.3 px (`photograph_confusion`), taken as independent between
     attributes; generated pictures may be misread otherwise. No sampler can be seen to come below it, but by luck or by
-    following this judge. NaN for other judges and for bins of a score.
+    following this judge. NaN for judges whose errors do not ship with them, and for bins of a score.
     """
-    if judge not in readers.HEADS.values() or any(len(edges) != 1 for edges in cells.edges.values()):
+    if not readers.evaluation(judge) or any(len(edges) != 1 for edges in cells.edges.values()):
         return float("nan")
     read = np.eye(1)
     for name in cells.attributes:
-        one = heads_confusion(name, judge=judge)
+        one = photograph_confusion(name, judge=judge)
         table = [[one.recall_women, 1 - one.recall_women], [1 - one.recall_men, one.recall_men]]
         read = np.kron(read, np.array(table))  # a row a true cell; the last attribute varies fastest, as in `Cells`
     return float(stats.entropy(target @ read, target))
@@ -675,8 +676,8 @@ def _generator_rows(images: np.ndarray, judges: Sequence, known: Mapping[str, fl
     for judge in judges:
         read, stated = judge.score(images), {attribute: known.get(attribute) for attribute in judge.attributes}
         rows.append(amplification(read, stated).assign(judge=judge.name))
-        if judge.name in readers.HEADS.values():
-            confusions = {attribute: heads_confusion(attribute, judge=judge.name) for attribute in judge.attributes}
+        if readers.evaluation(judge.name):
+            confusions = {attribute: photograph_confusion(attribute, judge=judge.name) for attribute in judge.attributes}
             rows.append(amplification(read, stated, confusions=confusions).assign(judge=judge.name))
     return pd.concat(rows, ignore_index=True)
 
@@ -715,7 +716,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--target", default=None, metavar="JSON", help="as for `debiaslib rebalance`; default every combination alike")
     add("-n", type=int, default=500, help="pictures a method; default %(default)s")
     add("--confirm", default="bundled", metavar="JUDGE",
-        help="bundled, heads, heads-lite0, heads-dlib, or several joined by +; default %(default)s")
+        help=f"{', '.join(readers.JUDGES)}, or several joined by +; default %(default)s")
     add("--score-with", default="heads", metavar="JUDGE", help="one that shares no network with them; default %(default)s")
     add("--draws", type=int, default=0, help="so many balanced pictures more are drawn and timed; default none")
     add("--subgroups", type=int, default=120, metavar="N",

@@ -27,6 +27,7 @@ from debiaslib.face_embedding import embed_faces
 from debiaslib.finetune import (
     ADAPTER_FILE,
     RECORD_FILE,
+    SAMPLES,
     FinetuneConfig,
     TrainingSet,
     add_reference,
@@ -55,7 +56,7 @@ MORE = ("top_share", "embed_s", "male_share_low", "male_share_high", "fd_correct
 CURVE = ("indicator", "ratio", "alpha", "seed", "step", "denoising", "cross_entropy", "indicator_accuracy")
 """What `curves.csv` tells of the trainings; the last two of `literal` alone."""
 
-FIRST_PASS, FIRST_SEEDS = 200, 10**6
+FIRST_PASS, FIRST_SEEDS = 400, 10**6
 """Pictures that a first training draws to be looked at, and how far their seeds lie from those of the cell's own."""
 
 TURN = threading.Lock()
@@ -251,8 +252,11 @@ def _measure_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path)
     pipe = base_pipeline(preset)
     training = FinetuneConfig.of(preset, indicator=cell.indicator, alpha=cell.alpha, seed=cell.seed, steps=config.train_steps)
     sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
-    data, before = _first_pass(preset, config, cell, folder / "first", training, sampling)
-    record = ended(folder) or finetune(pipe, data, config=training, out=folder, progress=False)
+    data, before, first = training_set(preset, config, cell.ratio, cell.seed), 0.0, None
+    if "drawn" in INDICATORS[cell.indicator].needs and cell.alpha:
+        first = folder / "first"
+        data, before = _first_pass(pipe, preset, data, first, training, sampling)
+    record = ended(folder) or finetune(pipe, data, config=training, out=folder, first=first, progress=False)
     _draw(pipe, folder, n=config.n, sampling=sampling)
     figures = figures_of(folder, preset, instruments(preset, config))
     row = settings_of(preset, config) | asdict(cell) | figures | {"train_steps": training.steps} | {
@@ -262,18 +266,15 @@ def _measure_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path)
     write_json(folder / "row.json", {name: row.get(name) for name in COLUMNS + MORE})
 
 
-def _first_pass(preset: Preset, config: SweepConfig, cell: Cell, folder: Path, training: FinetuneConfig,
+def _first_pass(pipe: StableDiffusionPipeline, preset: Preset, data: TrainingSet, folder: Path, training: FinetuneConfig,
                 sampling: SampleConfig) -> tuple[TrainingSet, float]:
-    """What the cell trains on, and the seconds that a first training took: `recalibrated` looks at pictures of one by `reference`.
+    """`data` with pictures of a first training, by `reference`, and the seconds that it took to have them.
 
     They are drawn from other seeds than the cell's own.
     """
-    pipe, data = base_pipeline(preset), training_set(preset, config, cell.ratio, cell.seed)
-    if "drawn" not in INDICATORS[cell.indicator].needs or not cell.alpha:
-        return data, 0.0
     record = ended(folder) or finetune(pipe, data, config=replace(training, indicator="reference"), out=folder, progress=False)
     _draw(pipe, folder, n=FIRST_PASS, sampling=replace(sampling, seed=sampling.seed + FIRST_SEEDS))
-    drawn = embed_faces(np.concatenate(list(measure.open_pictures(folder / "samples", size=preset.image_size))))
+    drawn = embed_faces(np.concatenate(list(measure.open_pictures(folder / SAMPLES, size=preset.image_size))))
     return replace(data, evidence=replace(data.evidence, drawn=drawn)), record["train_s"] + _drawing_s(folder)
 
 
@@ -281,13 +282,13 @@ def _draw(pipe: StableDiffusionPipeline, folder: Path, *, n: int, sampling: Samp
     """`n` pictures of the adapter in `folder`, into its `samples`."""
     load_adapter(pipe, folder)
     try:
-        generate(pipe, n=n, config=sampling, out=folder / "samples", model=sha256(folder / ADAPTER_FILE), progress=False)
+        generate(pipe, n=n, config=sampling, out=folder / SAMPLES, model=sha256(folder / ADAPTER_FILE), progress=False)
     finally:
         pipe.unload_lora_weights()
 
 
 def _drawing_s(folder: Path) -> float:
-    return json.loads((folder / "samples/generate.json").read_text())["seconds"]
+    return json.loads((folder / SAMPLES / "generate.json").read_text())["seconds"]
 
 
 def settings_of(preset: Preset, config: SweepConfig) -> dict:
@@ -299,7 +300,7 @@ def settings_of(preset: Preset, config: SweepConfig) -> dict:
 
 def figures_of(folder: Path, preset: Preset, tools: dict) -> dict:
     """What `measure` says of the cell's pictures, and the quality within each perceived group, averaged over the groups."""
-    measured = measure.measure_parts(folder / "samples", judged=folder / "judged.csv", size=preset.image_size, **tools)
+    measured = measure.measure_parts(folder / SAMPLES, judged=folder / "judged.csv", size=preset.image_size, **tools)
     labels, within = tools["reference"].labels, {}
     if labels is not None:
         table = compare.quality_by_group(measured.features, measured.rows["perceived"], tools["reference"].features, labels)

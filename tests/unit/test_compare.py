@@ -115,7 +115,7 @@ def test_candidates_of_the_puzzle_are_the_distances_they_say():
 
 def test_the_first_layer_is_the_networks_own():
     coarse = np.random.default_rng(9).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
-    network = quality._read_efficientnet_lite0().eval()
+    network = quality.read_efficientnet_lite0().eval()
     import torch
 
     with torch.no_grad():

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from debiaslib import __main__ as cli
 from debiaslib import finetune, presets
 from debiaslib.errors import InputError
-from debiaslib.generate import SampleConfig, sample
+from debiaslib.generate import SampleConfig, load_adapter, sample
 from debiaslib.indicators import Batch, Evidence, build_indicator, needs_of
 
 CONFIG = finetune.FinetuneConfig(indicator="literal", alpha=0.1, steps=4, batch=4, accumulation=1, learning_rate=1e-2,
@@ -310,12 +311,47 @@ def test_fit_loss_weighs_groups_equally(small_pipe, data):
     assert both == pytest.approx(one_group, rel=0.1) and both != one_group
 
 
-def test_pictures_of_a_first_training_are_asked_for_early(tmp_path):
+def test_a_first_training_and_its_pictures_are_asked_for_early(tmp_path):
     needs = needs_of(["recalibrated"])
-    with pytest.raises(InputError, match="--indicator reference first"):
-        finetune.load_drawn(needs, None, image_size=64)
+    for first in (None, tmp_path):
+        with pytest.raises(InputError, match="--indicator reference"):
+            finetune.load_drawn(needs, first, image_size=64)
     assert finetune.load_drawn(needs_of(["reference"]), None, image_size=64) is None
-    (tmp_path / "images").mkdir()
-    Image.fromarray(np.full((64, 64, 3), 7, np.uint8)).save(tmp_path / "images/0.png")
-    (tmp_path / "metadata.csv").write_text("file_name,prompt,seed\nimages/0.png,a human face,0\n")
+    (tmp_path / "samples/images").mkdir(parents=True)
+    (tmp_path / finetune.ADAPTER_FILE).touch()
+    Image.fromarray(np.full((64, 64, 3), 7, np.uint8)).save(tmp_path / "samples/images/0.png")
+    (tmp_path / "samples/metadata.csv").write_text("file_name,prompt,seed\nimages/0.png,a human face,0\n")
     assert (finetune.load_drawn(needs, tmp_path, image_size=64) == 7).all()
+
+
+def test_with_a_first_training_the_mean_of_both_adapters_is_written(small_pipe, data, tmp_path):
+    """Plain diffusers draws the same of it as of the two adapters at half their strength."""
+    one, other, mean = tmp_path / "one", tmp_path / "other", tmp_path / "mean"
+    finetune.finetune(small_pipe, data, config=CONFIG, out=one, progress=False)
+    finetune.finetune(small_pipe, data, config=dataclasses.replace(CONFIG, seed=5), out=other, progress=False)
+    finetune.finetune(small_pipe, data, config=dataclasses.replace(CONFIG, seed=5), out=mean, first=one, progress=False)
+    latents, times = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([10, 600])
+    prompt = finetune.encode_prompts(small_pipe, "a human face")[:1].expand(2, -1, -1)
+
+    def predicted(*folders):
+        names = [f"part{number}" for number in range(len(folders))]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)  # two adapters are what is meant
+            for name, folder in zip(names, folders, strict=True):
+                load_adapter(small_pipe, folder, name=name)
+        small_pipe.set_adapters(names, adapter_weights=[1 / len(names)] * len(names))
+        try:
+            with torch.no_grad():
+                return small_pipe.unet(latents, times, prompt).sample
+        finally:
+            small_pipe.delete_adapters(names)
+    both = predicted(one, other)
+    torch.testing.assert_close(predicted(mean), both, rtol=1e-4, atol=1e-5)
+    assert (predicted(one) - both).abs().max() > 1e-3, "the two adapters differ"
+
+
+def test_a_first_training_of_another_shape_is_refused(small_pipe, data, tmp_path):
+    finetune.finetune(small_pipe, data, config=dataclasses.replace(CONFIG, lora_rank=2), out=tmp_path / "one", progress=False)
+    with pytest.raises(InputError, match="another shape"):
+        finetune.finetune(small_pipe, data, config=CONFIG, out=tmp_path / "mean", first=tmp_path / "one", progress=False)
+    small_pipe.unet.delete_adapters("default")

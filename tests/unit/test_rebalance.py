@@ -653,7 +653,8 @@ def test_what_an_ideal_sampler_would_be_seen_to_cut():
 def test_what_an_erring_judge_reads_of_a_set_that_is_even(monkeypatch):
     known = {"male": fairness.Confusion(men_read_man=90, men_read_woman=10, women_read_woman=90, women_read_man=10),
              "older": fairness.Confusion(men_read_man=50, men_read_woman=50, women_read_woman=80, women_read_man=20)}
-    monkeypatch.setattr(rebalance_compare, "heads_confusion", lambda name, *, judge: known[name])
+    monkeypatch.setattr(rebalance_compare, "photograph_confusion", lambda name, *, judge: known[name])
+    assert readers.evaluation("heads") and not readers.evaluation("bundled"), "whose errors ship"
     cells, even = read_target(("male", "older"))
     read = np.array([0.65, 0.35])  # older: (.5 + .2) / 2; men are misread as often as women
     assert rebalance_compare.even_reading(cells, even, "heads") == pytest.approx((read * np.log(read / 0.5)).sum())
@@ -670,8 +671,8 @@ def test_near_twins_are_seen():
     assert np.isnan(rebalance_compare._nearest(features[:1]))
 
 
-def test_the_heads_confusion_is_that_of_their_record():
-    found = rebalance_compare.heads_confusion("male")
+def test_the_confusion_on_photographs_is_that_of_the_record():
+    found = rebalance_compare.photograph_confusion("male")
     assert found.men_read_man + found.men_read_woman == found.women_read_man + found.women_read_woman == 450
     assert 0.85 < found.recall_men < 1 and 0.85 < found.recall_women < 1
 
