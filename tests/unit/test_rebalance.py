@@ -168,6 +168,15 @@ def test_kernels_keep_what_a_mean_and_a_spread_lose():
         assert np.allclose(part.std(axis=0), codes.std(axis=0), atol=0.1)
 
 
+def test_kernels_stand_where_codes_were_shifted_and_normals_where_plain_samples_sufficed():
+    found, _ = fitted(config=dataclasses.replace(CONFIG, plain=1.0, bandwidth=0.4, codes=100))
+    by = dict(zip(found.cells.names, found.mixtures, strict=True))
+    shifted = {name: told["shifted"] > 0 for name, told in found.record["cells"].items()}
+    assert len(set(shifted.values())) == 2, "some combinations are rare, some are not"
+    for name, rare in shifted.items():
+        assert (len(by[name].weights) == found.record["cells"][name]["confirmed"]) == rare, name
+
+
 def test_kernels_balance_too_and_come_back_from_disk(tmp_path):
     found, shares = fitted(config=dataclasses.replace(CONFIG, bandwidth=0.5))
     plain = judged(ToyGenerator().decode(gaussian_latents(1000, DIM, seed=9)), found.cells, shares)
@@ -557,7 +566,7 @@ def run(out, *more, target='{"male": 0.5}'):
     parser = argparse.ArgumentParser()
     rebalance.add_arguments(parser)
     return rebalance.run(parser.parse_args(["--generator", "toy", "--attributes", "male,older", "--target", target,
-                                            "-n", "40", "--fit-samples", "800", "--score-samples", "40",
+                                            "-n", "40", "--fit-samples", "800", "--score-samples", "40", "--judge", "bundled", "--score-with", "heads",
                                             "--out", str(out), *more]))
 
 
@@ -654,7 +663,7 @@ def test_what_an_erring_judge_reads_of_a_set_that_is_even(monkeypatch):
     known = {"male": fairness.Confusion(men_read_man=90, men_read_woman=10, women_read_woman=90, women_read_man=10),
              "older": fairness.Confusion(men_read_man=50, men_read_woman=50, women_read_woman=80, women_read_man=20)}
     monkeypatch.setattr(rebalance_compare, "photograph_confusion", lambda name, *, judge: known[name])
-    assert readers.evaluation("heads") and not readers.evaluation("bundled"), "whose errors ship"
+    assert attributes.evaluation("heads") and not attributes.evaluation("bundled"), "whose errors ship"
     cells, even = read_target(("male", "older"))
     read = np.array([0.65, 0.35])  # older: (.5 + .2) / 2; men are misread as often as women
     assert rebalance_compare.even_reading(cells, even, "heads") == pytest.approx((read * np.log(read / 0.5)).sum())
