@@ -738,7 +738,8 @@ told = grouped.agg(trainings=("seed", "size"), aimed=("p_eff", "mean"), men=("ma
 told
 
 # %% [markdown]
-# @RECAL
+# It does, on average: over ten trainings the mean share ends at .51 from few men and at .52 from many, where `reference` ends at .54
+# and .56. (`ESS` is the effective sample, `aimed` what the weights aim at, of the second training alone.)
 #
 # **A figure is worth what the next seeds make of it.** The first form of this indicator kept the second adapter alone and looked at 200
 # pictures. On five trainings it cut FD by 89 % from few men and by 79 % from many, and we were pleased. Then the form above was
@@ -755,7 +756,8 @@ for name, part in paired:
                                    f"{100 * (1 - row.fd_corrected / row.fd_corrected_plain):.0f} %" for ratio, row in both.iterrows()))
 
 # %% [markdown]
-# @FRESH What is left is scatter, and much of it is in the *reading*: it rests on 100 faces and 100 others, and differs from one draw of
+# On the same seeds the mean is the better of the two from many men and about as good from few; on fresh ones a quarter of FD stays. What is
+# left is scatter, and much of it is in the *reading*: it rests on 100 faces and 100 others, and differs from one draw of
 # them to the next by .04. Even the `oracle`, who aims at .50 exactly, draws .56 or .57. **What a loss aims at is not what is drawn.**
 # Notebook 05 asks how sure all this is.
 
