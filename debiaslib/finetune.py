@@ -568,8 +568,9 @@ def load_drawn(needs: frozenset[str], first: Path | None, *, image_size: int) ->
     if "drawn" not in needs:
         return None
     if first is None or not (first / ADAPTER_FILE).exists():
-        raise InputError(f"indicator 'recalibrated': {first or 'it'} needs {WANTED['drawn']}. Train with --indicator reference "
-                         "--out DIR, then `debiaslib generate --model DIR -n 400 --out DIR/samples`.")
+        found = "" if first is None else f" {first} holds no adapter."
+        raise InputError(f"indicator 'recalibrated': needs {WANTED['drawn']}.{found} Train with --indicator reference --out DIR, "
+                         "then `debiaslib generate --model DIR -n 400 --out DIR/samples`.")
     samples = first / SAMPLES
     return faces.read_pixels(samples, faces.read_metadata(samples)["file_name"].tolist(), size=image_size)
 

@@ -228,7 +228,7 @@ INDICATORS = {kind.name: kind for kind in (NoIndicator, LiteralIndicator, Densit
 WANTED = {"embedding": "face embeddings of the training faces", "natural": "embeddings of natural pictures",
           "reference": "a small balanced set of faces without labels (--reference DIR|ZIP)",
           "decoded": "a small balanced set of faces without labels (--reference DIR|ZIP)",
-          "drawn": "a training by `reference` and its pictures (--first DIR)",
+          "drawn": "a model trained with `reference` and pictures that it drew (--first DIR)",
           "is_male": "gender labels on the training faces (a column `gender` in metadata.csv)"}
 
 
