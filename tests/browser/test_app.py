@@ -1,6 +1,7 @@
 """The app in Voila: no code shown, a stroke by mouse becomes a face, extremes and haste do no harm."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,11 @@ def generated(page: Page, words: str) -> None:
 
 
 def press(page: Page, name: str, *keys: str) -> None:
-    """Keys on the slider of that name."""
-    slider(page, name).focus()
+    """Keys on the slider of that name, once it takes them: the kernel may have disabled it, and lets go a moment later."""
+    handle = slider(page, name)
+    target = handle.locator("xpath=ancestor::*[contains(@class, 'noUi-target')]")
+    expect(target).not_to_have_attribute("disabled", re.compile(""), timeout=30_000)
+    handle.focus()
     for key in keys:
         page.keyboard.press(key)
 
