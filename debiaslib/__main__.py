@@ -42,6 +42,8 @@ VERBS = {
     "train": Verb("debiaslib.finetune", "fine-tune a preset on faces of a chosen mix, with or without an indicator",
                   "train --preset tiny --faces data/faces --ratio 0.25 --train-size 100 --alpha 0.05 "
                   "--indicator literal --seed 0 --out runs/adapter"),
+    "mix": Verb("debiaslib.mixing", "mix the two trainings of the indicator `recalibrated` where their pictures are even",
+                "mix runs/second --out runs/even"),
     "generate": Verb("debiaslib.generate", "draw faces from a prompt, a contour or a sketch, one seed a picture",
                      'generate --model runs/adapter --prompt "A human face" -n 200 --seed 0 --out runs/samples'),
     "measure": Verb("debiaslib.measure", "judge a folder of faces: fairness with intervals, quality, abstentions",

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,7 @@ from accelerate.utils import broadcast, reduce
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft.utils import get_peft_model_state_dict
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
@@ -48,7 +47,8 @@ RECORD_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 SAMPLES = "samples"
 """Where a training's own pictures lie in its folder."""
-
+MORE_FACES = 600
+"""How many unlabelled faces are looked at."""
 
 EPOCHS = 500_009
 """Keeps the random numbers of epochs apart from those of steps."""
@@ -117,12 +117,12 @@ class TrainingSet:
 
 
 def prepare_set(pipe: StableDiffusionPipeline, pixels: np.ndarray, *, natural: np.ndarray,
-                is_male: np.ndarray | None = None, needs: frozenset[str] = frozenset(),
-                reference: np.ndarray | None = None, drawn: np.ndarray | None = None, progress: bool = False) -> TrainingSet:
+                is_male: np.ndarray | None = None, needs: frozenset[str] = frozenset(), reference: np.ndarray | None = None,
+                more: np.ndarray | None = None, drawn: np.ndarray | None = None, progress: bool = False) -> TrainingSet:
     """Encode uint8 (N, H, W, 3) faces and (M, H, W, 3) natural pictures once, so that training never runs the autoencoder.
 
     `needs` names what the indicators want to study (`indicators.needs_of`); `reference` is uint8 (R, H, W, 3) or None, and so
-    are the pictures that a first training has `drawn`.
+    are `more` faces of any mix and the pictures that a first training has `drawn`.
     """
     mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
     both = torch.stack([encode_latents(pipe.vae, part, progress=progress) for part in (pixels, mirrored)])
@@ -130,18 +130,22 @@ def prepare_set(pipe: StableDiffusionPipeline, pixels: np.ndarray, *, natural: n
     wanted = {"embedding": pixels, "natural": natural, "reference": reference, "drawn": drawn}
     found = {name: embed_faces(part) for name, part in wanted.items() if name in needs and part is not None}
     if "decoded" in needs and reference is not None:
-        passed = (decode_latents(pipe.vae, part) for part in (both[0], encode_latents(pipe.vae, reference)))
-        found["decoded"] = tuple(embed_faces(part) for part in passed)
+        found |= {"decoded": (embed_decoded(pipe, pixels), embed_decoded(pipe, reference)),
+                  "more": None if more is None else embed_decoded(pipe, more)}
     return TrainingSet(faces=both, natural=encode_latents(pipe.vae, natural), evidence=Evidence(**found, is_male=is_male),
                        embed_s=time.perf_counter() - began if found else 0.0)
 
 
+def embed_decoded(pipe: StableDiffusionPipeline, pixels: np.ndarray) -> np.ndarray:
+    """Embeddings (N, D) of uint8 (N, H, W, 3) faces after a pass through the autoencoder, as generated ones come out of it."""
+    return embed_faces(decode_latents(pipe.vae, encode_latents(pipe.vae, pixels)))
+
+
 def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: FinetuneConfig, out: Path,
-             first: Path | None = None, progress: bool = True, save_every: int = 200) -> dict:
+             progress: bool = True, save_every: int = 200) -> dict:
     """Train an adapter and write it to `out` as `pytorch_lora_weights.safetensors`, which plain diffusers loads.
 
-    With the folder of a `first` training what is written is the mean of both adapters, of twice the rank. A killed run
-    continues from its last checkpoint and ends as it would have ended. `pipe` is left without the adapter.
+    A killed run continues from its last checkpoint and ends as it would have ended. `pipe` is left without the adapter.
     Returns the record that `run.json` holds: configuration, curve, fit to the training faces, seconds. Raises InputError when
     the checkpoint in `out` is of another configuration.
     """
@@ -169,15 +173,13 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
                 checkpoints.save(checkpoint, step=step + 1, notes={"config": settings, "curve": curve, "seconds": seconds}, **state)
     if average.n_averaged:
         adapter.load_state_dict(average.module.state_dict())
-    if first is not None:
-        _average_with(run.unet, first, config)
     seconds = spent + time.perf_counter() - began
     fit = fit_loss(run.unet, data, run.prompts[:1], run.scheduler, precision=config.precision)
     record = {"config": asdict(config), "train_s": round(seconds, 2), "embed_s": round(data.embed_s, 2),
               "fit_loss": round(fit, 5), **_weighing(run.indicator.weights(data.faces.shape[1]), data.is_male),
               "curve": curve}
     if run.state.is_main_process:
-        _save(run.unet, out, record)
+        save_adapter(run.unet, out, record)
         checkpoint.unlink(missing_ok=True)
     end(run)
     return record
@@ -278,23 +280,6 @@ def add_adapter(unet: torch.nn.Module, config: FinetuneConfig) -> torch.nn.Modul
     if config.checkpointing:
         unet.enable_gradient_checkpointing()
     return unet.train()
-
-
-def _average_with(unet: torch.nn.Module, first: Path, config: FinetuneConfig) -> None:
-    """Put the mean of the adapter on `unet` and of the one in `first` in the place of the former.
-
-    W + s (B1 A1 + B2 A2) / 2 is one adapter of twice the rank: A side by side, and B, halved. (peft's `add_weighted_adapter`
-    does so too, to models that it has wrapped; diffusers' are not.)
-    """
-    mine = {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(unet).items()}
-    other = {name.removeprefix("unet."): tensor.to(unet.device) for name, tensor in load_file(first / ADAPTER_FILE).items()}
-    if mine.keys() != other.keys() or any(mine[name].shape != other[name].shape for name in mine):
-        raise InputError(f"{first}: its adapter has another shape than this training's. Train it with the same --preset.")
-    both = {name: torch.cat([mine[name], other[name]], 0) if ".lora_A." in name else torch.cat([mine[name], other[name]], 1) / 2
-            for name in mine}
-    unet.delete_adapters("default")
-    add_adapter(unet, replace(config, lora_rank=2 * config.lora_rank, lora_alpha=2 * config.lora_alpha))
-    set_peft_model_state_dict(unet, both)
 
 
 class _AdapterState:
@@ -453,7 +438,7 @@ def fit_loss(unet: torch.nn.Module, data: TrainingSet, prompt: torch.Tensor, sch
     return float(np.mean([losses[group == value].mean() for value in np.unique(group)]))
 
 
-def _save(unet: torch.nn.Module, out: Path, record: dict) -> None:
+def save_adapter(unet: torch.nn.Module, out: Path, record: dict) -> None:
     """Adapter and record, each atomically. The metadata carries lora_alpha: else diffusers would assume alpha = rank."""
     out.mkdir(parents=True, exist_ok=True)
     partial = out / "adapter.partial"
@@ -537,7 +522,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_reference(parser)
     parser.add_argument("--first", type=Path, default=None, metavar="DIR",
                         help="for the indicator `recalibrated`: the folder of a training by `reference` on the same faces, with "
-                             "pictures (400 or so) that `generate --model DIR --out DIR/samples` drew with it")
+                             "pictures (400 or so) that `generate --model DIR --out DIR/samples` drew with it; `mix` then finds "
+                             "the place between both")
     parser.add_argument("--steps", type=int, default=None, help="updates; default the preset's")
     parser.add_argument("--learning-rate", type=float, default=None, help="default the preset's")
     parser.add_argument("--checkpointing", action="store_true", default=None,
@@ -552,6 +538,9 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", type=Path, default=None, metavar="DIR|ZIP",
                         help="a small balanced face set for the indicator `reference`; its labels only serve to draw it "
                              "evenly")
+    parser.add_argument("--unlabelled", type=Path, default=None, metavar="DIR|ZIP",
+                        help=f"faces of any mix, whose labels nobody reads ({MORE_FACES} rows of split pretrain, if there is such a "
+                             "column): with them `recalibrated` tells groups apart that it has no name for")
     parser.add_argument("--reference-size", type=int, default=100, help="faces drawn from it, half and half; default 100")
 
 
@@ -596,6 +585,29 @@ def load_reference(source: Path | str | None, *, size: int, seed: int, image_siz
     return faces.read_pixels(source, frame.iloc[rows]["file_name"].tolist(), size=image_size)
 
 
+def load_unlabelled(source: Path | str | None, *, image_size: int) -> np.ndarray | None:
+    """`MORE_FACES` faces of `source`, or all if there are fewer, uint8 (N, H, W, 3); of split `pretrain`, if there is one."""
+    if source is None:
+        return None
+    frame = faces.read_metadata(source)
+    if "split" in frame and (frame["split"] == "pretrain").any():
+        frame = frame[frame["split"] == "pretrain"]
+    names = frame["file_name"].sample(min(MORE_FACES, len(frame)), random_state=0)
+    return faces.read_pixels(source, names.tolist(), size=image_size)
+
+
+def load_set(pipe: StableDiffusionPipeline, preset: Preset, given: dict, *, needs: frozenset[str], config: FinetuneConfig,
+             progress: bool = False) -> tuple[pd.DataFrame, TrainingSet]:
+    """The frame of the training faces and what is trained on, from what `run.json` says was `given`."""
+    size = preset.image_size
+    frame, pixels, is_male = load_training_faces(image_size=size, **{name: given[name] for name in ("source", "split", "ratio", "size", "seed")})
+    reference = load_reference(given.get("reference"), size=given.get("reference_size", 0), seed=given["seed"], image_size=size)
+    natural = faces.natural_images(size=size, count=config.natural_count, seed=0)
+    drawn = load_drawn(needs, Path(given["first"]) if "first" in given else None, image_size=size)
+    return frame, prepare_set(pipe, pixels, natural=natural, is_male=is_male, needs=needs, reference=reference, drawn=drawn,
+                              more=load_unlabelled(given.get("unlabelled"), image_size=size), progress=progress)
+
+
 def run(args: argparse.Namespace) -> int:
     """`debiaslib train`."""
     preset = get_preset(args.preset)
@@ -605,31 +617,28 @@ def run(args: argparse.Namespace) -> int:
     build_indicator(config.indicator, alpha=config.alpha)
     needs = needs_of([config.indicator])
     check_reference(needs, args.reference)
-    drawn = load_drawn(needs, args.first, image_size=preset.image_size)
+    load_drawn(needs, args.first, image_size=preset.image_size)  # missed early, not after the pipeline is there
     subset = {"source": str(source), "split": args.split, "ratio": args.ratio, "size": args.train_size, "seed": args.seed}
     given = subset | ({"reference": str(args.reference), "reference_size": args.reference_size} if args.reference else {})
-    given |= {} if drawn is None else {"first": str(args.first)}
+    given |= {"unlabelled": str(args.unlabelled)} if args.unlabelled else {}
+    given |= {"first": str(args.first)} if "drawn" in needs else {}
     faces.draw_subset(training_rows(source, split=args.split), ratio=args.ratio, size=args.train_size, seed=args.seed)
     if _finished(args.out, config, given, overwrite=args.overwrite):
         print(f"{args.out}: already trained with these settings; nothing to do (--overwrite trains again).")
         return 0
     if args.overwrite:
         (args.out / CHECKPOINT_FILE).unlink(missing_ok=True)
-    frame, pixels, is_male = load_training_faces(image_size=preset.image_size, **subset)
-    reference = load_reference(args.reference, size=args.reference_size, seed=args.seed, image_size=preset.image_size)
     pipe = load_pipeline(preset)
-    natural = faces.natural_images(size=preset.image_size, count=config.natural_count, seed=0)
-    data = prepare_set(pipe, pixels, natural=natural, is_male=is_male, needs=needs, reference=reference,
-                       drawn=drawn, progress=sys.stderr.isatty())
-    record = finetune(pipe, data, config=config, out=args.out, first=None if drawn is None else args.first,
-                      progress=sys.stderr.isatty())
+    frame, data = load_set(pipe, preset, given, needs=needs, config=config, progress=sys.stderr.isatty())
+    record = finetune(pipe, data, config=config, out=args.out, progress=sys.stderr.isatty())
     if not launched().is_main_process:
         return 0
     record |= {"preset": preset.name, "subset": given, "adapter_sha256": sha256(args.out / ADAPTER_FILE),
                "command": "debiaslib " + " ".join(sys.argv[1:])}
     write_json(args.out / RECORD_FILE, record)
     write_whole(args.out / "training_faces.csv", frame.to_csv(index=False).encode())
-    print(f"{args.out / ADAPTER_FILE}: {is_male.sum()} men and {(~is_male).sum()} women, {config.steps} steps in "
+    men, women = data.is_male.sum(), (~data.is_male).sum()
+    print(f"{args.out / ADAPTER_FILE}: {men} men and {women} women, {config.steps} steps in "
           f"{record['train_s']:.0f} s, fit {record['fit_loss']:.4f}; weights: effective sample {record['ess']:.2f}, "
           f"male share aimed at {record['p_eff']:.2f}")
     return 0

@@ -44,14 +44,16 @@ class Batch:
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What `study` may look at: face embeddings (N, D) of the training faces, (M, D) of natural pictures, (R, D) of a
-    reference; `decoded`, those of the training faces and of the reference after a pass through the autoencoder; `drawn`
-    (K, D) of pictures of a model trained with `reference`; is_male (N,) bool, for `oracle` alone. What was not asked for
-    (`needs`) is None."""
+    reference; `decoded`, those of the training faces and of the reference after a pass through the autoencoder; `more`, of
+    further faces of any mix after such a pass, which nothing needs and `recalibrated` sees better with; `drawn` (K, D) of
+    pictures of a model trained with `reference`; is_male (N,) bool, for `oracle` alone. What was not asked for (`needs`) is
+    None."""
 
     embedding: np.ndarray | None = None
     natural: np.ndarray | None = None
     reference: np.ndarray | None = None
     decoded: tuple[np.ndarray, np.ndarray] | None = None
+    more: np.ndarray | None = None
     drawn: np.ndarray | None = None
     is_male: np.ndarray | None = None
 
@@ -182,8 +184,8 @@ class RecalibratedIndicator(ReferenceIndicator):
     """`reference`, and then again: a first training's own pictures tell by how much it missed the reference's mix.
 
     v_i = (the reference's v_i) (1 - q_i + u q_i), q_i the chance of face i to be of the second of two unnamed groups, u such
-    that v aims past even by what the first training missed (`rarity.recalibrated_values`). It costs a second training. What is
-    kept is the mean of both adapters: the second answers to chance in the first, and the mean halves what chance there is.
+    that v aims past even by twice what the first training missed (`rarity.recalibrated_values`). It costs a second training,
+    and what is kept lies between both (`mixing`): where, the pictures of both say.
     """
 
     name = "recalibrated"
@@ -192,7 +194,8 @@ class RecalibratedIndicator(ReferenceIndicator):
     def values(self, evidence: Evidence) -> np.ndarray:
         """The first training's values, recalibrated."""
         faces, reference = evidence.decoded
-        return rarity.recalibrated_values(super().values(evidence), faces=faces, reference=reference, drawn=evidence.drawn)
+        return rarity.recalibrated_values(super().values(evidence), faces=faces, reference=reference, drawn=evidence.drawn,
+                                          more=evidence.more)
 
 
 class OracleIndicator(WeightingIndicator):

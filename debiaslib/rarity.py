@@ -62,6 +62,10 @@ class ComponentsConfig:
     rounds: int = 5
 
 
+WITH_MORE = ComponentsConfig(dims=32, shrinkage=0.1, rounds=8)
+"""With hundreds of further faces more dimensions can be told from chance."""
+
+
 def density_values(features: np.ndarray, *, config: DensityConfig | None = None) -> np.ndarray:
     """Weights (N,) of mean 1, high where `features` (N, D) are sparse: v_i ~ r_i^exponent, r_i the distance to the k-th neighbour.
 
@@ -92,7 +96,7 @@ def reference_values(features: np.ndarray, reference: np.ndarray, *, config: Ref
     config = config or ReferenceConfig()
     features, reference = _two_sets(features, reference)
     reduced, in_reference, axis, _ = _contrast(features, reference, dims=config.dims, penalty=config.penalty)
-    members, mix = _two_components(reduced @ axis, in_reference)
+    members, mix = _two_components(reduced @ axis, in_reference.astype(int))
     members = members[~in_reference]
     if mix[0].min() < config.least:
         found = find_components(features, reference)
@@ -133,18 +137,37 @@ class Components:
         return np.exp(distance.min(1, keepdims=True) - distance)
 
 
-def find_components(features: np.ndarray, reference: np.ndarray, *, config: ComponentsConfig | None = None) -> Components:
+def find_components(features: np.ndarray, reference: np.ndarray, *, more: np.ndarray | None = None,
+                    config: ComponentsConfig | None = None) -> Components:
     """The two groups whose mix differs between `features` (N, D) and `reference` (M, D). Raises as `reference_values` does.
 
-    A contrast between the sets starts it; after that the groups found so far define the axis, no longer the sets.
+    A contrast between the sets starts it; after that the groups found so far define the axis, no longer the sets. `more` (K, D),
+    faces of a mix that nobody knows, then say where the groups lie in all people, and no longer in two hundred (`WITH_MORE`).
     """
     config = config or ComponentsConfig()
     features, reference = _two_sets(features, reference)
     reduced, in_reference, axis, basis = _contrast(features, reference, dims=config.dims, penalty=config.penalty)
-    share, (members, _) = 0.5 / np.bincount(in_reference)[in_reference.astype(int)], _two_components(reduced @ axis, in_reference)
+    sets = in_reference.astype(int)
+    members, _ = _two_components(reduced @ axis, sets)
+    found = _settled(reduced, members, sets, share=0.5 / np.bincount(sets)[sets], basis=basis, config=config)
+    return found if more is None else _among_more(found, [features, reference, _two_sets(features, more)[1]])
+
+
+def _among_more(found: Components, parts: list[np.ndarray]) -> Components:
+    """The same two groups, sought again in all of `parts` together, where every face counts alike."""
+    rows, sets = np.concatenate(parts), np.repeat(range(len(parts)), [len(part) for part in parts])
+    basis = PCA(min(WITH_MORE.dims, *rows.shape), random_state=0).fit(rows)
+    basis.components_ /= basis.transform(rows).std(0).max()
+    members = np.concatenate([found.members(part, found.proportions(part)) for part in parts])
+    return _settled(basis.transform(rows), members, sets, share=np.full(len(rows), 1 / len(rows)), basis=basis, config=WITH_MORE)
+
+
+def _settled(reduced: np.ndarray, members: np.ndarray, sets: np.ndarray, *, share: np.ndarray, basis: PCA,
+             config: ComponentsConfig) -> Components:
+    """Discriminant and mixture in turn, from `members` (N, 2) of rows that count `share` (N,) each."""
     for _ in range(config.rounds):
         axis = _discriminant(reduced, members * share[:, None], shrinkage=config.shrinkage)
-        members, _ = _two_components(reduced @ axis, in_reference)
+        members, _ = _two_components(reduced @ axis, sets, share=share, members=members)
     weight, scores = members * share[:, None], (reduced @ axis)[:, None]
     centres = (weight * scores).sum(0) / weight.sum(0)
     deviation = float(np.sqrt((weight * (scores - centres) ** 2).sum() / weight.sum()))
@@ -152,18 +175,19 @@ def find_components(features: np.ndarray, reference: np.ndarray, *, config: Comp
 
 
 def recalibrated_values(values: np.ndarray, *, faces: np.ndarray, reference: np.ndarray, drawn: np.ndarray,
-                        most: float = ReferenceConfig.most) -> np.ndarray:
-    """Weights (N,) that aim past even by as much as a model trained with `values` (N,) missed it.
+                        more: np.ndarray | None = None, times: float = 2.0, most: float = ReferenceConfig.most) -> np.ndarray:
+    """Weights (N,) that aim past even by `times` what a model trained with `values` (N,) missed it.
 
     A loss that aims at one half does not draw one half. `drawn` (K, D) are pictures of a model trained with `values`; the mix
     of groups in them, less that of the balanced `reference` (M, D), is taken off what `values` aim at for the training
-    `faces` (N, D), group by group (raking: Deming and Stephan 1940). All three are of one kind: pictures that came out of the
-    model's decoder. Raises as `reference_values` does.
+    `faces` (N, D), group by group (raking: Deming and Stephan 1940). Twice, so that what lies between both models, see
+    `mixing_part`, is even. All are of one kind, pictures that came out of the model's decoder, and so are `more` faces of
+    `find_components`. Raises as `reference_values` does.
     """
-    found = find_components(faces, reference)
+    found = find_components(faces, reference, more=more)
     second = found.members(faces, found.proportions(faces))[:, 1]
     missed = (found.proportions(drawn) - found.proportions(reference))[1]
-    aimed = np.clip(values @ second / values.sum() - missed, 0.05, 0.95)
+    aimed = np.clip(values @ second / values.sum() - times * missed, 0.05, 0.95)
 
     def weighed(log_odds: float) -> np.ndarray:
         return clipped(values * (1 - second + second * np.exp(log_odds)), most=most)
@@ -175,6 +199,17 @@ def recalibrated_values(values: np.ndarray, *, faces: np.ndarray, reference: np.
     if beyond(ends[0]) >= 0 or beyond(ends[1]) <= 0:  # further than these faces go
         return weighed(min(ends, key=lambda end: abs(beyond(end))))
     return weighed(brentq(beyond, *ends))
+
+
+def mixing_part(first: float, second: float, *, even: float, doubt: float = 0.08) -> float:
+    """How much of the second of two models belongs in their mix, in [0, 1], for it to draw a group as often as `even` says.
+
+    `first` and `second` are the shares that the two draw. Between them the share moves nearly in a line, x = first + part (second -
+    first). But a reading errs, and half of each is where chance in two trainings cancels best. So part minimises (x - even)^2 +
+    doubt^2 (part - 1/2)^2: a reading's error over how far from half the likeliest part lies, .04 / .5.
+    """
+    gap, middle = second - first, (first + second) / 2 - even
+    return float(np.clip(0.5 - middle * gap / (gap**2 + doubt**2), 0, 1))
 
 
 def _two_sets(features: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -205,23 +240,32 @@ def _discriminant(rows: np.ndarray, members: np.ndarray, *, shrinkage: float) ->
     return np.linalg.solve((1 - shrinkage) * within + shrinkage * sphere, centres[1] - centres[0])
 
 
-def _two_components(scores: np.ndarray, in_reference: np.ndarray, *, rounds: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """EM for two Gaussians of one variance whose proportions differ between the sets, both sets counting alike.
+def _two_components(scores: np.ndarray, sets: np.ndarray, *, share: np.ndarray | None = None, members: np.ndarray | None = None,
+                    rounds: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """EM for two Gaussians of one variance whose proportions differ between the `sets` (N,) of whole numbers.
 
-    Returns p(component | score), (N + M, 2), and the proportions (2 sets, 2). scikit-learn's mixtures know one set only.
+    Row i counts `share` (N,), by default so that all sets count alike; `members` (N, 2) are where to begin. Returns
+    p(component | score), (N, 2), and the proportions (sets, 2). scikit-learn's mixtures know one set only.
     """
-    sets = in_reference.astype(int)
-    share = 0.5 / np.bincount(sets)[sets]
-    centre, deviation, mix = np.quantile(scores, [0.2, 0.8]), max(scores.std() / 2, 1e-9), np.full((2, 2), 0.5)
+    count = sets.max() + 1
+    share = 1 / count / np.bincount(sets)[sets] if share is None else share
+    centre, deviation, mix = np.quantile(scores, [0.2, 0.8]), max(scores.std() / 2, 1e-9), np.full((count, 2), 0.5)
+    if members is not None:
+        centre, deviation, mix = _moments(scores, sets, members, share)
     for _ in range(rounds):
         distance = ((scores[:, None] - centre) / deviation) ** 2 / 2
         likelihood = mix[sets] * np.exp(distance.min(1, keepdims=True) - distance)
         members = likelihood / likelihood.sum(1, keepdims=True)
-        mix = np.stack([members[sets == number].mean(0) for number in (0, 1)])
-        weight = members * share[:, None]
-        centre = weight.T @ scores / np.maximum(weight.sum(0), 1e-12)
-        deviation = max(np.sqrt((weight * (scores[:, None] - centre) ** 2).sum()), 1e-9)
+        centre, deviation, mix = _moments(scores, sets, members, share)
     return members, mix
+
+
+def _moments(scores: np.ndarray, sets: np.ndarray, members: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
+    """Centres (2,), the common deviation and each set's proportions (sets, 2) of two components with these members (N, 2)."""
+    weight = members * share[:, None]
+    centre = weight.T @ scores / np.maximum(weight.sum(0), 1e-12)
+    deviation = max(np.sqrt((weight * (scores[:, None] - centre) ** 2).sum()), 1e-9)
+    return centre, deviation, np.stack([members[sets == number].mean(0) for number in range(len(np.bincount(sets)))])
 
 
 def face_probability(features: np.ndarray, other: np.ndarray, *, seed: int = 0) -> np.ndarray:

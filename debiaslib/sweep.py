@@ -32,10 +32,12 @@ from debiaslib.finetune import (
     TrainingSet,
     add_reference,
     check_reference,
+    embed_decoded,
     ended,
     finetune,
     load_reference,
     load_training_faces,
+    load_unlabelled,
     prepare_set,
     training_rows,
     write_json,
@@ -43,6 +45,7 @@ from debiaslib.finetune import (
 from debiaslib.generate import SampleConfig, generate, load_adapter
 from debiaslib.indicators import INDICATORS, build_indicator, needs_of
 from debiaslib.judges import Judge, JudgeConfig
+from debiaslib.mixing import mix_adapters, read_part
 from debiaslib.presets import Preset, data_root, get_preset, load_pipeline, one_thread, sha256
 
 COLUMNS = ("preset", "faces", "indicator", "ratio", "n_train", "alpha", "seed", "train_steps", "sample_steps", "guidance", "n",
@@ -56,8 +59,10 @@ MORE = ("top_share", "embed_s", "male_share_low", "male_share_high", "fd_correct
 CURVE = ("indicator", "ratio", "alpha", "seed", "step", "denoising", "cross_entropy", "indicator_accuracy")
 """What `curves.csv` tells of the trainings; the last two of `literal` alone."""
 
+PASSES = ("first", "second")
+"""The trainings of a cell that has two."""
 FIRST_PASS, FIRST_SEEDS = 400, 10**6
-"""Pictures that a first training draws to be looked at, and how far their seeds lie from those of the cell's own."""
+"""Pictures that each of them draws to be looked at, and how far their seeds lie from those of the cell's own."""
 
 TURN = threading.Lock()
 """A process runs one cell at a time: threads would share its model."""
@@ -75,6 +80,7 @@ class SweepConfig:
     train_size: int = 100
     reference: str | None = None
     reference_size: int = 100
+    unlabelled: str | None = None
     alphas: tuple[float, ...] = (0.0, 0.01, 0.05, 0.1)
     indicators: tuple[str, ...] = ("literal",)
     seeds: tuple[int, ...] = (0,)
@@ -174,7 +180,7 @@ def _alone(out: Path) -> Iterator[None]:
 
 def _anywhere(config: SweepConfig) -> SweepConfig:
     """Paths that workers elsewhere understand: absolute ones, but the face pool goes by its name, wherever their kit lies."""
-    paths = {name: getattr(config, name) for name in ("faces", "compare_with", "reference") if getattr(config, name)}
+    paths = {name: getattr(config, name) for name in ("faces", "compare_with", "reference", "unlabelled") if getattr(config, name)}
     pool = {"faces": "pool"} if source_name(config.faces) == "pool" else {}
     return replace(config, **{name: str(Path(path).absolute()) for name, path in paths.items()} | pool)
 
@@ -191,10 +197,9 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
     """Note whose folder this is, or refuse it. Other ratios, alphas, indicators or seeds may be asked for, one command after
     another; other settings not."""
     record, commands = out / "sweep.json", []
-    told = {"faces": "pool"} if source_name(config.faces) == "pool" else {}  # where the kit lies says nothing of the sweep
     training = asdict(FinetuneConfig.of(preset, steps=config.train_steps))
     training = {name: value for name, value in training.items() if name not in ("indicator", "alpha", "seed")}
-    settings = json.loads(json.dumps({"preset": preset.name, **asdict(config), **told, "training": training,
+    settings = json.loads(json.dumps({"preset": preset.name, **asdict(_anywhere(config)), "training": training,
                                       "correction": measure.GENERATED}))  # rows of different corrections are never mixed
     if record.exists():
         before = read_record(record)
@@ -222,7 +227,16 @@ def training_set(preset: Preset, config: SweepConfig, ratio: float, seed: int) -
                                              image_size=preset.image_size)
     natural = faces.natural_images(size=preset.image_size, count=FinetuneConfig.of(preset).natural_count, seed=0)
     reference = load_reference(config.reference, size=config.reference_size, seed=seed, image_size=preset.image_size)
-    return prepare_set(base_pipeline(preset), pixels, natural=natural, is_male=is_male, needs=needs_of(config.indicators), reference=reference)
+    needs = needs_of(config.indicators)
+    data = prepare_set(base_pipeline(preset), pixels, natural=natural, is_male=is_male, needs=needs, reference=reference)
+    more = further_faces(preset, config.unlabelled) if config.unlabelled and "decoded" in needs else None
+    return replace(data, evidence=replace(data.evidence, more=more))
+
+
+@lru_cache(maxsize=1)
+def further_faces(preset: Preset, source: str) -> np.ndarray:
+    """Embeddings of unlabelled faces, which all training sets share."""
+    return embed_decoded(base_pipeline(preset), load_unlabelled(source, image_size=preset.image_size))
 
 
 @lru_cache(maxsize=1)
@@ -252,30 +266,38 @@ def _measure_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path)
     pipe = base_pipeline(preset)
     training = FinetuneConfig.of(preset, indicator=cell.indicator, alpha=cell.alpha, seed=cell.seed, steps=config.train_steps)
     sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
-    data, before, first = training_set(preset, config, cell.ratio, cell.seed), 0.0, None
-    if "drawn" in INDICATORS[cell.indicator].needs and cell.alpha:
-        first = folder / "first"
-        data, before = _first_pass(pipe, preset, data, first, training, sampling)
-    record = ended(folder) or finetune(pipe, data, config=training, out=folder, first=first, progress=False)
+    data = training_set(preset, config, cell.ratio, cell.seed)
+    twice = "drawn" in INDICATORS[cell.indicator].needs and cell.alpha > 0
+    record = ended(folder) or (_train_twice if twice else _train)(pipe, data, training, folder, sampling)
     _draw(pipe, folder, n=config.n, sampling=sampling)
     figures = figures_of(folder, preset, instruments(preset, config))
     row = settings_of(preset, config) | asdict(cell) | figures | {"train_steps": training.steps} | {
         name: record[name] for name in ("fit_loss", "p_eff", "ess", "top_share", "embed_s", "train_s")}
-    row["train_s"] = round(row["train_s"] + before, 2)
+    row["train_s"] = round(row["train_s"] + sum(_drawing_s(folder / part) for part in PASSES * twice), 2)
     row["generate_s"] = _drawing_s(folder)
     write_json(folder / "row.json", {name: row.get(name) for name in COLUMNS + MORE})
 
 
-def _first_pass(pipe: StableDiffusionPipeline, preset: Preset, data: TrainingSet, folder: Path, training: FinetuneConfig,
-                sampling: SampleConfig) -> tuple[TrainingSet, float]:
-    """`data` with pictures of a first training, by `reference`, and the seconds that it took to have them.
+def _train(pipe: StableDiffusionPipeline, data: TrainingSet, training: FinetuneConfig, folder: Path, _: SampleConfig) -> dict:
+    return finetune(pipe, data, config=training, out=folder, progress=False)
 
-    They are drawn from other seeds than the cell's own.
+
+def _train_twice(pipe: StableDiffusionPipeline, data: TrainingSet, training: FinetuneConfig, folder: Path, sampling: SampleConfig) -> dict:
+    """A training by `reference`, another that aims past even by what the first one missed, and the mix of both.
+
+    Their pictures are drawn from other seeds than the cell's own.
     """
-    record = ended(folder) or finetune(pipe, data, config=replace(training, indicator="reference"), out=folder, progress=False)
-    _draw(pipe, folder, n=FIRST_PASS, sampling=replace(sampling, seed=sampling.seed + FIRST_SEEDS))
-    drawn = embed_faces(np.concatenate(list(measure.open_pictures(folder / SAMPLES, size=preset.image_size))))
-    return replace(data, evidence=replace(data.evidence, drawn=drawn)), record["train_s"] + _drawing_s(folder)
+    looked = []
+    for number, (part, indicator) in enumerate(zip(PASSES, ("reference", training.indicator), strict=True), start=1):
+        out = folder / part
+        if ended(out) is None:
+            finetune(pipe, data, config=replace(training, indicator=indicator), out=out, progress=False)
+        _draw(pipe, out, n=FIRST_PASS, sampling=replace(sampling, seed=sampling.seed + number * FIRST_SEEDS))
+        looked.append(embed_faces(np.concatenate(list(measure.open_pictures(out / SAMPLES)))))
+        data = replace(data, evidence=replace(data.evidence, drawn=looked[0]))
+    found = read_part(data.evidence, looked[1])
+    write_json(folder / "readings.json", asdict(found))
+    return mix_adapters(pipe, data, first=folder / PASSES[0], second=folder / PASSES[1], part=found.part, out=folder)
 
 
 def _draw(pipe: StableDiffusionPipeline, folder: Path, *, n: int, sampling: SampleConfig) -> None:
@@ -387,8 +409,8 @@ def run(args: argparse.Namespace) -> int:
     from debiaslib.report import write_report
     config = SweepConfig(faces=str(args.faces or data_root() / "faces"), split=args.split, ratios=tuple(args.ratios),
                          train_size=args.train_size, reference=None if args.reference is None else str(args.reference),
-                         reference_size=args.reference_size, alphas=tuple(args.alphas), indicators=tuple(args.indicators),
-                         seeds=tuple(args.seeds), n=args.n, train_steps=args.train_steps, sample_steps=args.sample_steps,
+                         reference_size=args.reference_size, unlabelled=None if args.unlabelled is None else str(args.unlabelled),
+                         alphas=tuple(args.alphas), indicators=tuple(args.indicators), seeds=tuple(args.seeds), n=args.n, train_steps=args.train_steps, sample_steps=args.sample_steps,
                          guidance=args.guidance, extractor=args.extractor)
     workers = default_workers() if args.workers is None else args.workers
     table = sweep(get_preset(args.preset), config=config, out=args.out, workers=workers, scheduler=args.scheduler,

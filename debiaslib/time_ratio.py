@@ -87,7 +87,7 @@ def components(training: np.ndarray, reference: np.ndarray, pool: np.ndarray, *,
     model = LogisticRegression(C=config.penalty, class_weight="balanced", max_iter=2000)
     axis = model.fit(reduce.transform(rows) / scale, in_reference).coef_[0] / scale
     scores = reduce.transform(rows) @ axis
-    members, mix = rarity._two_components(scores, in_reference)
+    members, mix = rarity._two_components(scores, in_reference.astype(int))
     weight = members * (0.5 / np.bincount(in_reference)[in_reference.astype(int)])[:, None]
     centre = weight.T @ scores / weight.sum(0)
     variance = (weight * (scores[:, None] - centre) ** 2).sum()

@@ -60,7 +60,7 @@ def _groups(preset: Preset, config: sweep.SweepConfig, ratio: float, seed: int) 
     """The groups of one training set, and their shares in it and in its reference; once for the cells that share it."""
     data = sweep.training_set(preset, replace(config, indicators=("recalibrated",)), ratio, seed)
     faces, reference = data.evidence.decoded
-    found = rarity.find_components(faces, reference)
+    found = rarity.find_components(faces, reference, more=data.evidence.more)
     return found, found.proportions(faces), found.proportions(reference)
 
 

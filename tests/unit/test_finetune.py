@@ -60,13 +60,13 @@ def test_plain_diffusers_computes_what_the_trained_model_computed(small_pipe, da
     inputs = (torch.randn(3, 4, 8, 8, generator=generator), torch.tensor([1, 400, 999]),
               torch.randn(3, 5, small_pipe.unet.config.cross_attention_dim, generator=generator))
     before = output_of(small_pipe.unet, inputs)
-    trained, save = [], finetune._save
+    trained, save = [], finetune.save_adapter
 
     def see_and_save(unet, *rest):
         trained.append(output_of(unet, inputs))
         save(unet, *rest)
 
-    monkeypatch.setattr(finetune, "_save", see_and_save)
+    monkeypatch.setattr(finetune, "save_adapter", see_and_save)
     config = dataclasses.replace(CONFIG, lora_rank=rank, lora_alpha=lora_alpha)
     finetune.finetune(small_pipe, data, config=config, out=tmp_path / "run", progress=False)
     plain = StableDiffusionPipeline.from_pretrained(tmp_path / "base", safety_checker=None)
@@ -322,36 +322,3 @@ def test_a_first_training_and_its_pictures_are_asked_for_early(tmp_path):
     Image.fromarray(np.full((64, 64, 3), 7, np.uint8)).save(tmp_path / "samples/images/0.png")
     (tmp_path / "samples/metadata.csv").write_text("file_name,prompt,seed\nimages/0.png,a human face,0\n")
     assert (finetune.load_drawn(needs, tmp_path, image_size=64) == 7).all()
-
-
-def test_with_a_first_training_the_mean_of_both_adapters_is_written(small_pipe, data, tmp_path):
-    """Plain diffusers draws the same of it as of the two adapters at half their strength."""
-    one, other, mean = tmp_path / "one", tmp_path / "other", tmp_path / "mean"
-    finetune.finetune(small_pipe, data, config=CONFIG, out=one, progress=False)
-    finetune.finetune(small_pipe, data, config=dataclasses.replace(CONFIG, seed=5), out=other, progress=False)
-    finetune.finetune(small_pipe, data, config=dataclasses.replace(CONFIG, seed=5), out=mean, first=one, progress=False)
-    latents, times = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([10, 600])
-    prompt = finetune.encode_prompts(small_pipe, "a human face")[:1].expand(2, -1, -1)
-
-    def predicted(*folders):
-        names = [f"part{number}" for number in range(len(folders))]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)  # two adapters are what is meant
-            for name, folder in zip(names, folders, strict=True):
-                load_adapter(small_pipe, folder, name=name)
-        small_pipe.set_adapters(names, adapter_weights=[1 / len(names)] * len(names))
-        try:
-            with torch.no_grad():
-                return small_pipe.unet(latents, times, prompt).sample
-        finally:
-            small_pipe.delete_adapters(names)
-    both = predicted(one, other)
-    torch.testing.assert_close(predicted(mean), both, rtol=1e-4, atol=1e-5)
-    assert (predicted(one) - both).abs().max() > 1e-3, "the two adapters differ"
-
-
-def test_a_first_training_of_another_shape_is_refused(small_pipe, data, tmp_path):
-    finetune.finetune(small_pipe, data, config=dataclasses.replace(CONFIG, lora_rank=2), out=tmp_path / "one", progress=False)
-    with pytest.raises(InputError, match="another shape"):
-        finetune.finetune(small_pipe, data, config=CONFIG, out=tmp_path / "mean", first=tmp_path / "one", progress=False)
-    small_pipe.unet.delete_adapters("default")

@@ -1,0 +1,128 @@
+"""Between two trainings: one adapter, mixed of both, that draws as evenly as a reading without labels can tell.
+
+`recalibrated` trains twice. The first training misses even; the second aims past it by twice as much, so that even lies
+between the two. Where, the pictures of both say: two unnamed groups (`rarity.find_components`) are counted in them, and in the
+balanced reference, which says what even is. The mix of two low-rank adapters is one of twice the rank, exactly, and plain
+diffusers loads it.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from peft.utils import set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from debiaslib import rarity
+from debiaslib.atomic import read_record
+from debiaslib.errors import InputError
+from debiaslib.face_embedding import embed_faces
+from debiaslib.finetune import (
+    ADAPTER_FILE,
+    RECORD_FILE,
+    FinetuneConfig,
+    TrainingSet,
+    add_adapter,
+    encode_prompts,
+    ended,
+    fit_loss,
+    load_drawn,
+    load_set,
+    save_adapter,
+    write_json,
+)
+from debiaslib.indicators import Evidence, needs_of
+from debiaslib.presets import get_preset, load_pipeline, sha256
+
+
+@dataclass(frozen=True)
+class Readings:
+    """The share of one of two unnamed groups in the pictures of either training, in the reference (`even`), and the `part` of
+    the second training that belongs in the mix."""
+
+    first: float
+    second: float
+    even: float
+    part: float
+
+
+def read_part(evidence: Evidence, again: np.ndarray) -> Readings:
+    """Where between two trainings even lies. `evidence.drawn` are embeddings of the first one's pictures, `again` of the second's.
+
+    Of the two groups it speaks of the one that the training faces have less of.
+    """
+    training, reference = evidence.decoded
+    found = rarity.find_components(training, reference, more=evidence.more)
+    rare = int(found.proportions(training).argmin())
+    first, second, even = (float(found.proportions(part)[rare]) for part in (evidence.drawn, again, reference))
+    return Readings(first, second, even, rarity.mixing_part(first, second, even=even))
+
+
+def mix_adapters(pipe: StableDiffusionPipeline, data: TrainingSet, *, first: Path, second: Path, part: float, out: Path) -> dict:
+    """Write to `out` the adapter that is `part` the one in `second` and else the one in `first`, and its record, which it returns.
+
+    W + s ((1 - part) B1 A1 + part B2 A2) is one adapter of twice the rank: A side by side, and B. (peft's `add_weighted_adapter`
+    does so too, to models that it has wrapped; diffusers' are not.) The record is that of the second training, but for the fit,
+    and the seconds of both. Raises InputError where the two have different shapes.
+    """
+    before, record = (read_record(folder / RECORD_FILE) for folder in (first, second))
+    ours = trained_as(record)
+    one, other = (load_file(folder / ADAPTER_FILE) for folder in (first, second))
+    if one.keys() != other.keys() or any(one[name].shape != other[name].shape for name in one):
+        raise InputError(f"{first}: its adapter has another shape than that in {second}. Train both with the same --preset.")
+    both = {name.removeprefix("unet."): torch.cat([one[name], other[name]]) if ".lora_A." in name else
+            torch.cat([(1 - part) * one[name], part * other[name]], 1) for name in one}
+    unet = add_adapter(pipe.unet, replace(ours, lora_rank=2 * ours.lora_rank, lora_alpha=2 * ours.lora_alpha))
+    try:
+        set_peft_model_state_dict(unet, both)
+        prompt = encode_prompts(pipe, ours.prompt)[:1].to(unet.device)
+        fit = fit_loss(unet, data, prompt, pipe.scheduler, precision=ours.precision)
+        record |= {"fit_loss": round(fit, 5), "train_s": round(before["train_s"] + record["train_s"], 2), "part": round(part, 4)}
+        save_adapter(unet, out, record)
+    finally:
+        unet.eval().disable_gradient_checkpointing()
+        unet.delete_adapters("default")
+    return record
+
+
+def trained_as(record: dict) -> FinetuneConfig:
+    """The settings of a training, from its record."""
+    return FinetuneConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in record["config"].items()})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `debiaslib mix`."""
+    parser.add_argument("second", type=Path, metavar="DIR",
+                        help="the folder of a training by `recalibrated`, with pictures (400 or so) that `generate --model DIR --out "
+                             "DIR/samples` drew with it; the first training is the one that it was given")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where adapter and run.json go")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
+
+
+def run(args: argparse.Namespace) -> int:
+    """`debiaslib mix`."""
+    record = ended(args.second) or {}
+    given = dict(record.get("subset", {}))
+    if "first" not in given:
+        raise InputError(f"{args.second}: holds no training by `recalibrated`. Run `debiaslib train --indicator recalibrated --first DIR` "
+                         "before this.")
+    if (args.out / RECORD_FILE).exists() and not args.overwrite:
+        raise InputError(f"{args.out}: holds an adapter already. Give another --out, or --overwrite.")
+    began, first, needs = time.perf_counter(), Path(given["first"]), needs_of(["recalibrated"])
+    preset = get_preset(record["preset"])
+    again = load_drawn(needs, args.second, image_size=preset.image_size)
+    pipe = load_pipeline(preset)
+    _, data = load_set(pipe, preset, given, needs=needs, config=trained_as(record), progress=sys.stderr.isatty())
+    found = read_part(data.evidence, embed_faces(again))
+    mixed = mix_adapters(pipe, data, first=first, second=args.second, part=found.part, out=args.out)
+    write_json(args.out / RECORD_FILE, mixed | {"readings": asdict(found), "adapter_sha256": sha256(args.out / ADAPTER_FILE),
+                                                "command": "debiaslib " + " ".join(sys.argv[1:])})
+    print(f"{args.out / ADAPTER_FILE}: of two unnamed groups the one that is rarer in training makes up {found.first:.3f} of the first "
+          f"training's pictures, {found.second:.3f} of the second's, and {found.even:.3f} of the reference; so {found.part:.2f} of the "
+          f"second goes into the mix. Fit {mixed['fit_loss']:.4f}; {time.perf_counter() - began:.0f} s")
+    return 0
