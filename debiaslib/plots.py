@@ -143,5 +143,5 @@ def _legend(figure: Figure) -> None:
     for axis in figure.axes:
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(3, figure.axes[0].get_gridspec().ncols), fontsize=7, frameon=False,
-                  title=f"alpha: {claims.mapping()}", title_fontsize=8)
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(3, figure.axes[0].get_gridspec().ncols), fontsize=7,
+                  frameon=False, title=f"alpha: {claims.mapping()}", title_fontsize=8)

@@ -86,8 +86,8 @@ def linear_auc(rows: np.ndarray, member: np.ndarray) -> float:
     return float(cross_val_score(model, reduced, member, cv=5, scoring="roc_auc").mean())
 
 
-def study(found: dict[str, np.ndarray], is_male: np.ndarray, *, sizes: tuple[int, ...] = (100, 500, 1000), shares: tuple[float, ...] = (0.2, 0.5, 0.8),
-          seeds: int = 5, progress: bool = False) -> pd.DataFrame:
+def study(found: dict[str, np.ndarray], is_male: np.ndarray, *, sizes: tuple[int, ...] = (100, 500, 1000),
+          shares: tuple[float, ...] = (0.2, 0.5, 0.8), seeds: int = 5, progress: bool = False) -> pd.DataFrame:
     """p_eff of the density weights in each representation (N, D), a row a training set.
 
     Columns: representation, auc, n, share, seed, dims, exponent, p_eff, ess, top_share. The debiasing VAE is fitted to each training

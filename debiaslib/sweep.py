@@ -410,8 +410,8 @@ def run(args: argparse.Namespace) -> int:
     config = SweepConfig(faces=str(args.faces or data_root() / "faces"), split=args.split, ratios=tuple(args.ratios),
                          train_size=args.train_size, reference=None if args.reference is None else str(args.reference),
                          reference_size=args.reference_size, unlabelled=None if args.unlabelled is None else str(args.unlabelled),
-                         alphas=tuple(args.alphas), indicators=tuple(args.indicators), seeds=tuple(args.seeds), n=args.n, train_steps=args.train_steps, sample_steps=args.sample_steps,
-                         guidance=args.guidance, extractor=args.extractor)
+                         alphas=tuple(args.alphas), indicators=tuple(args.indicators), seeds=tuple(args.seeds), n=args.n,
+                         train_steps=args.train_steps, sample_steps=args.sample_steps, guidance=args.guidance, extractor=args.extractor)
     workers = default_workers() if args.workers is None else args.workers
     table = sweep(get_preset(args.preset), config=config, out=args.out, workers=workers, scheduler=args.scheduler,
                   progress=sys.stderr.isatty())

@@ -102,7 +102,13 @@ def split_places(count: int, config: TunedConfig) -> tuple[np.ndarray, np.ndarra
 
 def train(pixels: np.ndarray, wanted: np.ndarray, *, config: TunedConfig, checkpoint: Path, progress: bool = False,
           save_every: int = 50) -> tuple[torch.nn.Module, list[dict]]:
-    """Train on uint8 (N, H, H, 3) faces and answers (N, 6), or continue from `checkpoint`; the network and its loss curve."""
+    """Train on uint8 (N, H, H, 3) faces and answers (N, 6), or continue from `checkpoint`; the network and its loss curve.
+
+    Raises InputError when the checkpoint is of other settings.
+    """
+    settings = json.loads(json.dumps(asdict(config)))
+    if checkpoint.exists() and checkpoints.notes(checkpoint).get("config", settings) != settings:
+        raise InputError(f"{checkpoint}: belongs to a training of other settings. Give another --work, or delete it.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build_network(pretrained=True, dropout=config.dropout)

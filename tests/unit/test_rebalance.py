@@ -566,8 +566,8 @@ def run(out, *more, target='{"male": 0.5}'):
     parser = argparse.ArgumentParser()
     rebalance.add_arguments(parser)
     return rebalance.run(parser.parse_args(["--generator", "toy", "--attributes", "male,older", "--target", target,
-                                            "-n", "40", "--fit-samples", "800", "--score-samples", "40", "--judge", "bundled", "--score-with", "heads",
-                                            "--out", str(out), *more]))
+                                            "-n", "40", "--fit-samples", "800", "--score-samples", "40", "--judge", "bundled",
+                                            "--score-with", "heads", "--out", str(out), *more]))
 
 
 def test_the_verb_writes_what_it_promises_and_continues(toys, tmp_path, capsys):

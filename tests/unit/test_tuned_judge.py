@@ -1,6 +1,7 @@
 """The tuned judge: which faces it may learn from, that a killed training ends as an unbroken one, and what it then says."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,8 @@ def test_a_killed_training_ends_as_an_unbroken_one(tmp_path, monkeypatch):
         tuned_judge.train(pixels, wanted, config=SMALL, checkpoint=tmp_path / "b.safetensors", save_every=1)
     monkeypatch.undo()
     resumed, _ = tuned_judge.train(pixels, wanted, config=SMALL, checkpoint=tmp_path / "b.safetensors")
+    with pytest.raises(InputError, match="other settings"):
+        tuned_judge.train(pixels, wanted, config=replace(SMALL, steps=SMALL.steps + 1), checkpoint=tmp_path / "b.safetensors")
     assert all(torch.equal(one, other) for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
 
 
