@@ -28,9 +28,9 @@ from debiaslib.fairness import Interval
 from debiaslib.judges import Judge, JudgeConfig
 from debiaslib.measure import open_pictures
 from debiaslib.presets import one_thread
+from debiaslib.two_judges import read_cell
 
 KEY = ["indicator", "ratio", "alpha", "seed"]
-JUDGES = ("bundled", "soft", "tuned")
 
 
 def own_scatter(readings: pd.DataFrame, *, draws: int = 2000, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
@@ -67,11 +67,11 @@ def fair_reading(own: float, *, pictures: int, recalls: float = 1.0) -> float:
 def read_resolution(out: Path, *, progress: bool = True) -> pd.DataFrame:
     """The share of men in each finished cell of the sweep in `out`, by every reader; writes `resolution.csv`.
 
-    A row a cell: indicator, ratio, alpha, seed, a column a judge of the pictures that it is sure of, and `unnamed`, the reading
+    A row a cell: indicator, ratio, alpha, seed, a column a judge, of the pictures that the first two decided on, and `unnamed`, the reading
     without labels held against its reference, if `unlabelled.csv` has one for every cell. Raises InputError where no cell is done.
     """
-    judges = {"soft": Judge(JudgeConfig(gender="soft", age=False)), "tuned": attributes.get_judge("tuned", attributes=("male",))}
-    rows = [{name: row[name] for name in KEY} | _shares(cell, judges)
+    soft, tuned = Judge(JudgeConfig(gender="soft", age=False)), attributes.get_judge("tuned", attributes=("male",))
+    rows = [{name: row[name] for name in KEY} | _shares(cell, soft, tuned)
             for cell, row in tqdm(sweep.finished_cells(out).items(), desc="resolution", disable=not progress)]
     table = pd.DataFrame(rows)
     if (out / "unlabelled.csv").exists():
@@ -84,14 +84,12 @@ def read_resolution(out: Path, *, progress: bool = True) -> pd.DataFrame:
     return table
 
 
-def _shares(cell: Path, judges: dict) -> dict[str, float]:
-    first = pd.read_csv(cell / "judged.csv", keep_default_na=False)
-    pictures = np.concatenate(list(open_pictures(cell / "samples")))
-    soft = judges["soft"].judge(pictures, scores=pd.to_numeric(first["face_score"]).to_numpy())
-    words = {"bundled": first["perceived"], "soft": soft["perceived"]}
-    shares = {name: (said == "Man").sum() / said.isin(["Man", "Woman"]).sum() for name, said in words.items()}
-    decided = first["perceived"].isin(["Man", "Woman"]).to_numpy()
-    return shares | {"tuned": float((judges["tuned"].score(pictures[decided])["male"] > 0.5).mean())}
+def _shares(cell: Path, soft: Judge, tuned: attributes.AttributeJudge) -> dict[str, float]:
+    words = read_cell(cell, soft)
+    decided = words.isin(["Man", "Woman"]).all(axis=1).to_numpy()
+    pictures = np.concatenate(list(open_pictures(cell / "samples")))[decided]
+    shares = (words[decided] == "Man").mean().rename({"first": "bundled", "second": "soft"})
+    return shares.to_dict() | {"tuned": float((tuned.score(pictures)["male"] > 0.5).mean())}
 
 
 def main(arguments: list[str] | None = None) -> int:

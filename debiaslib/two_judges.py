@@ -131,7 +131,8 @@ def read_twice(out: Path, *, second: Judge | None = None, progress: bool = True)
     return table
 
 
-def _counted(cell: Path, second: Judge) -> dict[str, int]:
+def read_cell(cell: Path, second: Judge) -> pd.DataFrame:
+    """What either judge says of the cell's pictures: columns first, second. `second` reads them once and for all."""
     first = pd.read_csv(cell / "judged.csv", keep_default_na=False)
     kept = cell / f"judged_{second.key.replace(' ', '_')}.csv"
     if not kept.exists():
@@ -139,7 +140,11 @@ def _counted(cell: Path, second: Judge) -> dict[str, int]:
         read = second.judge(pictures, scores=pd.to_numeric(first["face_score"]).to_numpy())
         with replacing(kept) as whole:
             read.to_csv(whole, index=False, float_format="%.5f")
-    words = first["perceived"] + " " + pd.read_csv(kept, keep_default_na=False)["perceived"]
+    return pd.DataFrame({"first": first["perceived"], "second": pd.read_csv(kept, keep_default_na=False)["perceived"]})
+
+
+def _counted(cell: Path, second: Judge) -> dict[str, int]:
+    words = read_cell(cell, second).agg(" ".join, axis=1)
     return {name: int((words == pair).sum()) for name, pair in
             zip(COUNTS, ("Man Man", "Man Woman", "Woman Man", "Woman Woman"), strict=True)}
 
