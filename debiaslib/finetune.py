@@ -534,7 +534,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reference(parser: argparse.ArgumentParser) -> None:
-    """Options that `train` and `sweep` share: the balanced reference."""
+    """Options that `train` and `sweep` share: the balanced reference, and faces of any mix."""
     parser.add_argument("--reference", type=Path, default=None, metavar="DIR|ZIP",
                         help="a small balanced face set for the indicator `reference`; its labels only serve to draw it "
                              "evenly")
@@ -550,19 +550,35 @@ def check_reference(needs: frozenset[str], source: Path | None) -> None:
         raise InputError(f"indicator 'reference': needs {WANTED['reference']}.")
 
 
-def load_drawn(needs: frozenset[str], first: Path | None, *, image_size: int) -> np.ndarray | None:
-    """The pictures uint8 (K, H, W, 3) that a first training drew, from its `samples`, if the indicator needs them.
-
-    Raises InputError where it does and there is no such training, or it drew nothing.
-    """
+def check_first(needs: frozenset[str], first: Path | None, given: dict) -> None:
+    """Refuse early what cannot be a first training: none, one without pictures, by another indicator or on other faces."""
     if "drawn" not in needs:
-        return None
+        return
     if first is None or not (first / ADAPTER_FILE).exists():
         found = "" if first is None else f" {first} holds no adapter."
         raise InputError(f"indicator 'recalibrated': needs {WANTED['drawn']}.{found} Train with --indicator reference --out DIR, "
                          "then `debiaslib generate --model DIR -n 400 --out DIR/samples`.")
-    samples = first / SAMPLES
-    return faces.read_pixels(samples, faces.read_metadata(samples)["file_name"].tolist(), size=image_size)
+    record = read_record(first / RECORD_FILE)
+    if record["config"]["indicator"] != "reference" or "part" in record:
+        raise InputError(f"{first}: was not trained by `reference`. Give --first a training with --indicator reference.")
+    other = [name for name, value in record.get("subset", {}).items() if name not in ("unlabelled", "first") and given.get(name) != value]
+    if other:
+        raise InputError(f"{first}: was trained with another {', '.join(other)}. Train it again with what this training is given.")
+    load_drawn(first, image_size=64)  # whose pictures these are
+
+
+def load_drawn(model: Path, *, image_size: int) -> np.ndarray:
+    """The pictures uint8 (K, H, W, 3) that the adapter in `model` drew, from its `samples`.
+
+    Raises InputError where there are none, or they were drawn by another adapter.
+    """
+    samples = model / SAMPLES
+    names = faces.read_metadata(samples)["file_name"].tolist()
+    note = samples / "generate.json"
+    if note.exists() and sha256(model / ADAPTER_FILE)[:12] not in read_record(note)["settings"]["model"]:
+        raise InputError(f"{samples}: drawn by another model than the one in {model} now. Draw them anew with `debiaslib generate "
+                         f"--model {model} --overwrite`.")
+    return faces.read_pixels(samples, names, size=image_size)
 
 
 def load_reference(source: Path | str | None, *, size: int, seed: int, image_size: int) -> np.ndarray | None:
@@ -586,12 +602,17 @@ def load_reference(source: Path | str | None, *, size: int, seed: int, image_siz
 
 
 def load_unlabelled(source: Path | str | None, *, image_size: int) -> np.ndarray | None:
-    """`MORE_FACES` faces of `source`, or all if there are fewer, uint8 (N, H, W, 3); of split `pretrain`, if there is one."""
+    """`MORE_FACES` faces of `source`, or all if there are fewer, uint8 (N, H, W, 3); of split `pretrain`, if there is one.
+
+    Raises InputError for fewer than 10: they are to say where groups lie.
+    """
     if source is None:
         return None
     frame = faces.read_metadata(source)
     if "split" in frame and (frame["split"] == "pretrain").any():
         frame = frame[frame["split"] == "pretrain"]
+    if len(frame) < 10:
+        raise InputError(f"{source}: {len(frame)} faces. Give --unlabelled 10 or more, {MORE_FACES} are better.")
     names = frame["file_name"].sample(min(MORE_FACES, len(frame)), random_state=0)
     return faces.read_pixels(source, names.tolist(), size=image_size)
 
@@ -603,7 +624,7 @@ def load_set(pipe: StableDiffusionPipeline, preset: Preset, given: dict, *, need
     frame, pixels, is_male = load_training_faces(image_size=size, **{name: given[name] for name in ("source", "split", "ratio", "size", "seed")})
     reference = load_reference(given.get("reference"), size=given.get("reference_size", 0), seed=given["seed"], image_size=size)
     natural = faces.natural_images(size=size, count=config.natural_count, seed=0)
-    drawn = load_drawn(needs, Path(given["first"]) if "first" in given else None, image_size=size)
+    drawn = load_drawn(Path(given["first"]), image_size=size) if "drawn" in needs else None
     return frame, prepare_set(pipe, pixels, natural=natural, is_male=is_male, needs=needs, reference=reference, drawn=drawn,
                               more=load_unlabelled(given.get("unlabelled"), image_size=size), progress=progress)
 
@@ -617,11 +638,11 @@ def run(args: argparse.Namespace) -> int:
     build_indicator(config.indicator, alpha=config.alpha)
     needs = needs_of([config.indicator])
     check_reference(needs, args.reference)
-    load_drawn(needs, args.first, image_size=preset.image_size)  # missed early, not after the pipeline is there
     subset = {"source": str(source), "split": args.split, "ratio": args.ratio, "size": args.train_size, "seed": args.seed}
     given = subset | ({"reference": str(args.reference), "reference_size": args.reference_size} if args.reference else {})
-    given |= {"unlabelled": str(args.unlabelled)} if args.unlabelled else {}
-    given |= {"first": str(args.first)} if "drawn" in needs else {}
+    given |= {"unlabelled": str(args.unlabelled)} if args.unlabelled and "decoded" in needs else {}
+    given |= {"first": str(args.first)} if "drawn" in needs and args.first else {}
+    check_first(needs, args.first, given)
     faces.draw_subset(training_rows(source, split=args.split), ratio=args.ratio, size=args.train_size, seed=args.seed)
     if _finished(args.out, config, given, overwrite=args.overwrite):
         print(f"{args.out}: already trained with these settings; nothing to do (--overwrite trains again).")
@@ -649,6 +670,7 @@ def _finished(out: Path, config: FinetuneConfig, subset: dict, *, overwrite: boo
     found, asked = None if overwrite else ended(out), json.loads(json.dumps(asdict(config)))
     if found is None:
         return False
-    if any(asked.get(name) != value for name, value in found["config"].items()) or found.get("subset", subset) != subset:
+    other = any(asked.get(name) != value for name, value in found["config"].items()) or found.get("subset", subset) != subset
+    if other or "part" in found:  # the latter of a mix of two trainings
         raise InputError(f"{out}: holds a finished run of other settings. Give another --out, or --overwrite.")
     return "subset" in found and (out / ADAPTER_FILE).exists()

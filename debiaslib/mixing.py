@@ -28,13 +28,13 @@ from debiaslib.finetune import (
     FinetuneConfig,
     TrainingSet,
     add_adapter,
+    check_first,
     encode_prompts,
     ended,
     fit_loss,
     load_drawn,
     load_set,
     save_adapter,
-    write_json,
 )
 from debiaslib.indicators import Evidence, needs_of
 from debiaslib.presets import get_preset, load_pipeline, sha256
@@ -63,12 +63,14 @@ def read_part(evidence: Evidence, again: np.ndarray) -> Readings:
     return Readings(first, second, even, rarity.mixing_part(first, second, even=even))
 
 
-def mix_adapters(pipe: StableDiffusionPipeline, data: TrainingSet, *, first: Path, second: Path, part: float, out: Path) -> dict:
-    """Write to `out` the adapter that is `part` the one in `second` and else the one in `first`, and its record, which it returns.
+def mix_adapters(pipe: StableDiffusionPipeline, data: TrainingSet, *, first: Path, second: Path, part: float, out: Path,
+                 notes: dict | None = None) -> dict:
+    """Write to `out` (1 - part) of the adapter in `first` with `part` of the one in `second`, and its record, which it returns.
 
-    W + s ((1 - part) B1 A1 + part B2 A2) is one adapter of twice the rank: A side by side, and B. (peft's `add_weighted_adapter`
-    does so too, to models that it has wrapped; diffusers' are not.) The record is that of the second training, but for the fit,
-    and the seconds of both. Raises InputError where the two have different shapes.
+    W + s ((1 - part) B1 A1 + part B2 A2) is one adapter of twice the rank, for A side by side times B side by side is the sum of both
+    products. (peft's `add_weighted_adapter` does so too, to models that it has wrapped; diffusers' are not.) The record is that of
+    the second training with the fit of the mix, the seconds of both, whose adapters were `mixed`, and `notes`. Raises InputError
+    where the two have different shapes.
     """
     before, record = (read_record(folder / RECORD_FILE) for folder in (first, second))
     ours = trained_as(record)
@@ -82,12 +84,20 @@ def mix_adapters(pipe: StableDiffusionPipeline, data: TrainingSet, *, first: Pat
         set_peft_model_state_dict(unet, both)
         prompt = encode_prompts(pipe, ours.prompt)[:1].to(unet.device)
         fit = fit_loss(unet, data, prompt, pipe.scheduler, precision=ours.precision)
-        record |= {"fit_loss": round(fit, 5), "train_s": round(before["train_s"] + record["train_s"], 2), "part": round(part, 4)}
-        save_adapter(unet, out, record)
+        record |= {"fit_loss": round(fit, 5), "train_s": round(before["train_s"] + record["train_s"], 2), "part": round(part, 4),
+                   "mixed": sources(first, second)}
+        for name in ("adapter_sha256", "command"):  # of the second training
+            record.pop(name, None)
+        save_adapter(unet, out, record | (notes or {}))
     finally:
         unet.eval().disable_gradient_checkpointing()
         unet.delete_adapters("default")
-    return record
+    return record | (notes or {})
+
+
+def sources(*folders: Path) -> list[str]:
+    """The hashes of the adapters in these folders."""
+    return [sha256(folder / ADAPTER_FILE) for folder in folders]
 
 
 def trained_as(record: dict) -> FinetuneConfig:
@@ -108,21 +118,33 @@ def run(args: argparse.Namespace) -> int:
     """`debiaslib mix`."""
     record = ended(args.second) or {}
     given = dict(record.get("subset", {}))
-    if "first" not in given:
+    if "first" not in given or "part" in record:
         raise InputError(f"{args.second}: holds no training by `recalibrated`. Run `debiaslib train --indicator recalibrated --first DIR` "
                          "before this.")
-    if (args.out / RECORD_FILE).exists() and not args.overwrite:
-        raise InputError(f"{args.out}: holds an adapter already. Give another --out, or --overwrite.")
     began, first, needs = time.perf_counter(), Path(given["first"]), needs_of(["recalibrated"])
+    check_first(needs, first, given)
+    if _mixed_already(args.out, first, args.second, overwrite=args.overwrite):
+        print(f"{args.out}: mixed already of these two; nothing to do (--overwrite mixes again).")
+        return 0
     preset = get_preset(record["preset"])
-    again = load_drawn(needs, args.second, image_size=preset.image_size)
+    again = load_drawn(args.second, image_size=preset.image_size)
     pipe = load_pipeline(preset)
     _, data = load_set(pipe, preset, given, needs=needs, config=trained_as(record), progress=sys.stderr.isatty())
     found = read_part(data.evidence, embed_faces(again))
-    mixed = mix_adapters(pipe, data, first=first, second=args.second, part=found.part, out=args.out)
-    write_json(args.out / RECORD_FILE, mixed | {"readings": asdict(found), "adapter_sha256": sha256(args.out / ADAPTER_FILE),
-                                                "command": "debiaslib " + " ".join(sys.argv[1:])})
+    notes = {"readings": asdict(found), "command": "debiaslib " + " ".join(sys.argv[1:])}
+    mixed = mix_adapters(pipe, data, first=first, second=args.second, part=found.part, out=args.out, notes=notes)
     print(f"{args.out / ADAPTER_FILE}: of two unnamed groups the one that is rarer in training makes up {found.first:.3f} of the first "
-          f"training's pictures, {found.second:.3f} of the second's, and {found.even:.3f} of the reference; so {found.part:.2f} of the "
-          f"second goes into the mix. Fit {mixed['fit_loss']:.4f}; {time.perf_counter() - began:.0f} s")
+          f"training's pictures, {found.second:.3f} of the second's ({len(again)} of them: +-{0.5 / len(again) ** 0.5:.3f} by counting), and "
+          f"{found.even:.3f} of the reference; so {found.part:.2f} of the second goes into the mix. Fit {mixed['fit_loss']:.4f}; "
+          f"{time.perf_counter() - began:.0f} s")
     return 0
+
+
+def _mixed_already(out: Path, first: Path, second: Path, *, overwrite: bool) -> bool:
+    """Whether `out` holds this very mix; InputError if it holds something else, or is one of the two."""
+    if out.resolve() in (first.resolve(), second.resolve()):
+        raise InputError(f"{out}: holds a training that goes into the mix. Give another --out.")
+    found = None if overwrite else ended(out)
+    if found is not None and found.get("mixed") != sources(first, second):
+        raise InputError(f"{out}: holds another adapter. Give another --out, or --overwrite.")
+    return found is not None

@@ -205,8 +205,8 @@ def mixing_part(first: float, second: float, *, even: float, doubt: float = 0.08
     """How much of the second of two models belongs in their mix, in [0, 1], for it to draw a group as often as `even` says.
 
     `first` and `second` are the shares that the two draw. Between them the share moves nearly in a line, x = first + part (second -
-    first). But a reading errs, and half of each is where chance in two trainings cancels best. So part minimises (x - even)^2 +
-    doubt^2 (part - 1/2)^2: a reading's error over how far from half the likeliest part lies, .04 / .5.
+    first). But a reading errs, and half of each is where chance in two trainings cancels best: so part minimises (x - even)^2 +
+    doubt^2 (part - 1/2)^2. The doubt is a setting, made for readings that err by .04 (`recalibrated`, seeds 0 to 9 of the kit's evidence).
     """
     gap, middle = second - first, (first + second) / 2 - even
     return float(np.clip(0.5 - middle * gap / (gap**2 + doubt**2), 0, 1))

@@ -1,13 +1,13 @@
-"""How finely can a share of men be read at all? Several readers of the same pictures, and how much of their scatter is each one's own.
+"""How finely can a share of men be read at all? Several readers of the same pictures, and how far each errs by itself.
 
-One reader x_i of many sets j says t_j + b_i + e_ij: the share that is there, an offset, and an error of its own that no number of pictures
-takes away, for a model repeats its faces and a reader its mistakes about them. Nobody knows t_j; but in the difference of two
-readers it cancels, and what is left scatters by s_i^2 + s_k^2. With three readers or more the s_i follow (Gray and Allan 1974, "A method
-for estimating the frequency stability of an individual oscillator", the three-cornered hat). Errors that readers share stay
-unseen, so each s_i is a lower bound.
+Of set j reader i says x_ij = t_j + b_i + e_ij: the share that is there, the reader's offset, and its error in this set. A model repeats
+its faces and a reader its mistakes about them, so that more pictures do not take it away. Nobody knows t_j; but in the difference of
+two readers it cancels, and what is left scatters by s_i^2 + s_k^2. With three readers or more the s_i follow (Gray and Allan 1974, "A
+method for estimating the frequency stability of an individual oscillator", the three-cornered hat). Errors that all readers share stay
+unseen, and what some of them share makes these look better and is charged to the others.
 
-`python -m debiaslib.resolution SWEEP` reads every finished cell's pictures with three judges and, where `unlabelled.csv` lies beside them, takes
-the reading without labels as a fourth; it writes `resolution.csv` there.
+`python -m debiaslib.resolution SWEEP` has three judges read every finished cell, and, where the sweep had a --reference and its training faces
+were not even, the unnamed groups of `unlabelled` as a fourth; it writes `resolution.csv` there.
 """
 
 import argparse
@@ -23,18 +23,20 @@ from tqdm.auto import tqdm
 from debiaslib import attributes, sweep
 from debiaslib.__main__ import guarded
 from debiaslib.atomic import replacing
+from debiaslib.controls import read_sweep
 from debiaslib.errors import InputError
-from debiaslib.fairness import Interval
+from debiaslib.fairness import Confusion, Interval
 from debiaslib.judges import Judge, JudgeConfig
 from debiaslib.measure import open_pictures
-from debiaslib.presets import one_thread
+from debiaslib.presets import get_preset, one_thread
 from debiaslib.two_judges import read_cell
+from debiaslib.unlabelled import embedded, groups_of
 
 KEY = ["indicator", "ratio", "alpha", "seed"]
 
 
 def own_scatter(readings: pd.DataFrame, *, draws: int = 2000, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
-    """Each reader's own standard deviation, by name, from `readings` (sets, readers) of shares in [0, 1].
+    """Each reader's own standard deviation, by name, from `readings` (sets, readers) of shares in [0, 1]; each set counted once.
 
     Non-negative least squares on the variances of all differences, intervals by bootstrap over the sets. Raises InputError with
     fewer than three readers or eight sets, or a reading that is missing.
@@ -56,40 +58,59 @@ def _scatter(rows: np.ndarray) -> np.ndarray:
     return np.sqrt(nnls(design, apart)[0])
 
 
-def fair_reading(own: float, *, pictures: int, recalls: float = 1.0) -> float:
-    """The FD (tv, two classes) that a truly even model is read at on average: its share is counted in so many `pictures` and its
-    reader errs by `own`; both are divided by `recalls`, a0 + a1 - 1, where FD is judge-corrected."""
-    if pictures < 1 or not 0 < recalls <= 1 or own < 0:
-        raise InputError(f"own {own:g}, pictures {pictures}, recalls {recalls:g}: give own >= 0, a picture or more, and recalls in (0, 1].")
-    return float(np.sqrt(2 / np.pi * (0.25 / pictures + own**2)) / recalls)
+def fair_reading(own: float, *, pictures: int, confusion: Confusion) -> float:
+    """The judge-corrected FD (tv, two classes) at which a truly even model is read on average, if the judge's offset is known.
+
+    `own` is the judge's own scatter over sets of so many `pictures`. Part of it are mistakes about single pictures, which are in the count
+    already: a share of 1/2 is counted with variance 1 / (4 n), mistakes included. Raises InputError for a negative scatter or no picture.
+    """
+    if pictures < 1 or own < 0:
+        raise InputError(f"own {own:g}, pictures {pictures}: give own >= 0 and a picture or more.")
+    wrong = np.mean([1 - confusion.recall_men, 1 - confusion.recall_women])
+    beyond = max(0.0, own**2 - wrong * (1 - wrong) / pictures)
+    return float(np.sqrt(2 / np.pi * (0.25 / pictures + beyond)) / (1 - 2 * wrong))
 
 
 def read_resolution(out: Path, *, progress: bool = True) -> pd.DataFrame:
     """The share of men in each finished cell of the sweep in `out`, by every reader; writes `resolution.csv`.
 
-    A row a cell: indicator, ratio, alpha, seed, a column a judge, of the pictures that the first two decided on, and `unnamed`, the reading
-    without labels held against its reference, if `unlabelled.csv` has one for every cell. Raises InputError where no cell is done.
+    A row a cell: indicator, ratio, alpha, seed, and of the pictures that the first two judges decided on a column a judge and `unnamed`, the
+    unnamed groups held against the reference (empty where there was none, or the training faces were even). Cells that were read
+    are not read again. Raises InputError where no cell is done.
     """
     soft, tuned = Judge(JudgeConfig(gender="soft", age=False)), attributes.get_judge("tuned", attributes=("male",))
-    rows = [{name: row[name] for name in KEY} | _shares(cell, soft, tuned)
-            for cell, row in tqdm(sweep.finished_cells(out).items(), desc="resolution", disable=not progress)]
+    cells, rows = sweep.finished_cells(out), []
+    for cell, row in tqdm(cells.items(), desc="resolution", disable=not progress):
+        words = read_cell(cell, soft)
+        decided = words.isin(["Man", "Woman"]).all(axis=1).to_numpy()
+        said = (words[decided] == "Man").mean().rename({"first": "bundled", "second": "soft"}).to_dict()
+        rows.append({name: row[name] for name in KEY} | said | {"tuned": (_tuned(cell, tuned)[decided] > 0.5).mean(),
+                                                                "unnamed": _unnamed(out, cell, row, decided)})
     table = pd.DataFrame(rows)
-    if (out / "unlabelled.csv").exists():
-        blind = pd.read_csv(out / "unlabelled.csv")
-        rarer = 0.5 + blind["in_drawn"] - blind["in_reference"]
-        blind["unnamed"] = rarer.where(blind["ratio"] < 1, 1 - rarer)
-        table = table.merge(blind[[*KEY, "unnamed"]], on=KEY, how="left").dropna(axis=1)
     with replacing(out / "resolution.csv") as whole:
         table.to_csv(whole, index=False, float_format="%.4f")
     return table
 
 
-def _shares(cell: Path, soft: Judge, tuned: attributes.AttributeJudge) -> dict[str, float]:
-    words = read_cell(cell, soft)
-    decided = words.isin(["Man", "Woman"]).all(axis=1).to_numpy()
-    pictures = np.concatenate(list(open_pictures(cell / "samples")))[decided]
-    shares = (words[decided] == "Man").mean().rename({"first": "bundled", "second": "soft"})
-    return shares.to_dict() | {"tuned": float((tuned.score(pictures)["male"] > 0.5).mean())}
+def _tuned(cell: Path, judge: attributes.AttributeJudge) -> np.ndarray:
+    """The tuned judge's chance of a man in each picture, (n,), kept in the cell."""
+    kept = cell / "tuned.csv"
+    if not kept.exists():
+        scores = judge.score(np.concatenate(list(open_pictures(cell / "samples"))))
+        with replacing(kept) as whole:
+            scores[["male"]].to_csv(whole, index=False, float_format="%.5f")
+    return pd.read_csv(kept)["male"].to_numpy()
+
+
+def _unnamed(out: Path, cell: Path, row: dict, decided: np.ndarray) -> float:
+    name, config = read_sweep(out)
+    if config.reference is None or row["ratio"] == 1:
+        return float("nan")
+    preset = get_preset(name)
+    found, training, reference = groups_of(preset, config, row["ratio"], row["seed"])
+    drawn = found.proportions(embedded(cell, count=len(decided), size=preset.image_size)[decided])
+    rarer = 0.5 + (drawn - reference)[training.argmin()]
+    return float(rarer if row["ratio"] < 1 else 1 - rarer)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -100,10 +121,11 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     with one_thread():
         table = read_resolution(args.sweep, progress=sys.stderr.isatty())
-    readers = table.drop(columns=KEY)
-    print(readers.describe().loc[["mean", "std"]].round(3).to_string())
+    readers = table.drop(columns=KEY).drop_duplicates()  # alpha 0 of two indicators is one training
+    readers = readers.dropna(axis=1) if readers["unnamed"].isna().all() else readers.dropna()
+    print(f"{readers.describe().loc[['mean', 'std']].round(3).to_string()}\n{len(readers)} of {len(table)} rows, which every reader has read")
     for name, own in own_scatter(readers).items():
-        print(f"{name}: errs by {own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}] of its own, {len(readers)} trainings")
+        print(f"{name}: errs by {own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}] of its own")
     return 0
 
 

@@ -59,10 +59,13 @@ MORE = ("top_share", "embed_s", "male_share_low", "male_share_high", "fd_correct
 CURVE = ("indicator", "ratio", "alpha", "seed", "step", "denoising", "cross_entropy", "indicator_accuracy")
 """What `curves.csv` tells of the trainings; the last two of `literal` alone."""
 
-PASSES = ("first", "second")
-"""The trainings of a cell that has two."""
-FIRST_PASS, FIRST_SEEDS = 400, 10**6
-"""Pictures that each of them draws to be looked at, and how far their seeds lie from those of the cell's own."""
+SOURCES = ("faces", "compare_with", "reference", "unlabelled")
+"""The settings of a sweep that are paths."""
+
+PASSES, READINGS = ("first", "second"), "readings.json"
+"""The trainings of a cell that has two, and what was read of their pictures."""
+LOOKED_AT, SEEDS_APART = 400, 10**6
+"""Pictures that each of them draws to be looked at, and how far their seeds lie from the other's and from the cell's own."""
 
 TURN = threading.Lock()
 """A process runs one cell at a time: threads would share its model."""
@@ -180,7 +183,7 @@ def _alone(out: Path) -> Iterator[None]:
 
 def _anywhere(config: SweepConfig) -> SweepConfig:
     """Paths that workers elsewhere understand: absolute ones, but the face pool goes by its name, wherever their kit lies."""
-    paths = {name: getattr(config, name) for name in ("faces", "compare_with", "reference", "unlabelled") if getattr(config, name)}
+    paths = {name: getattr(config, name) for name in SOURCES if getattr(config, name)}
     pool = {"faces": "pool"} if source_name(config.faces) == "pool" else {}
     return replace(config, **{name: str(Path(path).absolute()) for name, path in paths.items()} | pool)
 
@@ -199,19 +202,26 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
     record, commands = out / "sweep.json", []
     training = asdict(FinetuneConfig.of(preset, steps=config.train_steps))
     training = {name: value for name, value in training.items() if name not in ("indicator", "alpha", "seed")}
-    settings = json.loads(json.dumps({"preset": preset.name, **asdict(_anywhere(config)), "training": training,
+    told = {"faces": "pool"} if source_name(config.faces) == "pool" else {}  # where the kit lies says nothing of the sweep
+    settings = json.loads(json.dumps({"preset": preset.name, **asdict(config), **told, "training": training,
                                       "correction": measure.GENERATED}))  # rows of different corrections are never mixed
     if record.exists():
         before = read_record(record)
         found, commands = before["settings"], before["command"].splitlines()
         grid = ("ratios", "alphas", "indicators", "seeds")
         default = asdict(SweepConfig(faces=""))  # of a setting that is younger than the record
-        if any(found.get(name, default.get(name)) != value for name, value in settings.items() if name not in grid):
+        if any(_leading_to(name, found.get(name, default.get(name))) != _leading_to(name, value)
+               for name, value in settings.items() if name not in grid):
             raise InputError(f"{out}: holds a sweep of other settings. Give another --out.")
     out.mkdir(parents=True, exist_ok=True)
     machine = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count()}
     commands = list(dict.fromkeys([*commands, "debiaslib " + " ".join(sys.argv[1:])]))
     write_json(record, {"command": "\n".join(commands), "settings": settings, "machine": machine})
+
+
+def _leading_to(name: str, value: object) -> object:
+    """A setting, and where it is a path, the place that it leads to."""
+    return Path(value).absolute() if name in SOURCES and value else value
 
 
 @lru_cache(maxsize=1)
@@ -268,7 +278,8 @@ def _measure_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path)
     sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
     data = training_set(preset, config, cell.ratio, cell.seed)
     twice = "drawn" in INDICATORS[cell.indicator].needs and cell.alpha > 0
-    record = ended(folder) or (_train_twice if twice else _train)(pipe, data, training, folder, sampling)
+    record = ended(folder) if (folder / READINGS).exists() or not twice else None
+    record = record or (_train_twice if twice else _train)(pipe, data, training, folder, sampling)
     _draw(pipe, folder, n=config.n, sampling=sampling)
     figures = figures_of(folder, preset, instruments(preset, config))
     row = settings_of(preset, config) | asdict(cell) | figures | {"train_steps": training.steps} | {
@@ -283,7 +294,7 @@ def _train(pipe: StableDiffusionPipeline, data: TrainingSet, training: FinetuneC
 
 
 def _train_twice(pipe: StableDiffusionPipeline, data: TrainingSet, training: FinetuneConfig, folder: Path, sampling: SampleConfig) -> dict:
-    """A training by `reference`, another that aims past even by what the first one missed, and the mix of both.
+    """A training by `reference`, another that aims past even by twice what the first one missed, and the mix of both.
 
     Their pictures are drawn from other seeds than the cell's own.
     """
@@ -292,11 +303,11 @@ def _train_twice(pipe: StableDiffusionPipeline, data: TrainingSet, training: Fin
         out = folder / part
         if ended(out) is None:
             finetune(pipe, data, config=replace(training, indicator=indicator), out=out, progress=False)
-        _draw(pipe, out, n=FIRST_PASS, sampling=replace(sampling, seed=sampling.seed + number * FIRST_SEEDS))
+        _draw(pipe, out, n=LOOKED_AT, sampling=replace(sampling, seed=sampling.seed + number * SEEDS_APART))
         looked.append(embed_faces(np.concatenate(list(measure.open_pictures(out / SAMPLES)))))
         data = replace(data, evidence=replace(data.evidence, drawn=looked[0]))
     found = read_part(data.evidence, looked[1])
-    write_json(folder / "readings.json", asdict(found))
+    write_json(folder / READINGS, asdict(found))
     return mix_adapters(pipe, data, first=folder / PASSES[0], second=folder / PASSES[1], part=found.part, out=folder)
 
 
@@ -400,7 +411,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="instead of --workers: spread the cells over a Dask cluster on any number of machines. tcp://HOST:PORT, "
                              "which `dask scheduler` tells, or its scheduler file. Start every worker with `dask worker --nthreads "
                              "1 --memory-limit 0 ADDRESS`; --out, --faces and --reference lie on a disk that all machines see "
-                             "under the same path")
+                             "under the same path, and so does what --unlabelled names")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="table1.csv, fig2.png, report.html and a folder a cell")
 
 

@@ -43,8 +43,8 @@ def read_unlabelled(out: Path, *, count: int = 200, progress: bool = True) -> pd
         raise InputError(f"{out}: that sweep had no --reference, and balance has to come from somewhere.")
     cells = {cell: row for cell, row in sweep.finished_cells(out).items() if row["ratio"] != 1}
     for cell, row in tqdm(cells.items(), desc="unlabelled", disable=not progress):
-        found, training, reference = _groups(preset, config, row["ratio"], row["seed"])
-        drawn = found.proportions(_embedded(cell, count=count, size=preset.image_size))
+        found, training, reference = groups_of(preset, config, row["ratio"], row["seed"])
+        drawn = found.proportions(embedded(cell, count=count, size=preset.image_size))
         rare = training.argmin()
         rows.append({name: row[name] for name in ("indicator", "ratio", "alpha", "seed")} | {
             "in_training": training[rare], "in_reference": reference[rare], "in_drawn": drawn[rare],
@@ -56,7 +56,7 @@ def read_unlabelled(out: Path, *, count: int = 200, progress: bool = True) -> pd
 
 
 @lru_cache(maxsize=1)
-def _groups(preset: Preset, config: sweep.SweepConfig, ratio: float, seed: int) -> tuple[rarity.Components, np.ndarray, np.ndarray]:
+def groups_of(preset: Preset, config: sweep.SweepConfig, ratio: float, seed: int) -> tuple[rarity.Components, np.ndarray, np.ndarray]:
     """The groups of one training set, and their shares in it and in its reference; once for the cells that share it."""
     data = sweep.training_set(preset, replace(config, indicators=("recalibrated",)), ratio, seed)
     faces, reference = data.evidence.decoded
@@ -64,7 +64,8 @@ def _groups(preset: Preset, config: sweep.SweepConfig, ratio: float, seed: int) 
     return found, found.proportions(faces), found.proportions(reference)
 
 
-def _embedded(cell: Path, *, count: int, size: int) -> np.ndarray:
+def embedded(cell: Path, *, count: int, size: int) -> np.ndarray:
+    """Embeddings (count, D) of the cell's first pictures, kept there."""
     kept = cell / KEPT.format(count=count)
     if not kept.exists():
         pictures = np.concatenate(list(open_pictures(cell / "samples", size=size)))[:count]

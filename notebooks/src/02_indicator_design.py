@@ -729,9 +729,19 @@ Markdown(f"{len(told)} trainings. Correlation with the judge: **{within[0.25]:.2
 #
 # **`recalibrated`** uses the reading to aim again. It trains with `reference`, draws 400 pictures (of other seeds than those that are
 # measured later), and trains once more with weights that aim past even by *twice* what these missed. Even should now lie between the
-# two trainings. Where, the pictures of both say, and there the adapters are mixed: two low-rank adapters side by side are one of
-# twice the rank. The reading is helped by 600 further faces of any mix, no label read, so that the two bells are those of people at
-# large and no longer of two hundred. Two trainings for one. Does it pay?
+# two trainings. Where, the pictures of both say, and there the adapters are mixed: for two low-rank adapters
+# side by side are one of twice the rank, exactly. The reading is helped by 600 further faces of any mix, no label read, so that the two bells are those of people at
+# large and no longer of two hundred. Step by step (a sweep with `--indicators recalibrated --unlabelled FACES` does all of it):
+#
+# ```sh
+# debiaslib train --indicator reference --alpha .1 --ratio .25 --reference EVEN --out runs/first
+# debiaslib generate --model runs/first -n 400 --seed 1000000 --out runs/first/samples
+# debiaslib train --indicator recalibrated --alpha .1 --ratio .25 --reference EVEN --unlabelled FACES --first runs/first --out runs/second
+# debiaslib generate --model runs/second -n 400 --seed 2000000 --out runs/second/samples
+# debiaslib mix runs/second --out runs/even
+# ```
+#
+# Two trainings for one. Does it pay?
 
 # %%
 rows = pd.read_csv(data_root() / "results/evidence/cells.csv").query("alpha == 0 or alpha == 0.1")

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +19,7 @@ from safetensors.torch import load_file
 from debiaslib import __main__ as cli
 from debiaslib import finetune, presets
 from debiaslib.errors import InputError
-from debiaslib.generate import SampleConfig, load_adapter, sample
+from debiaslib.generate import SampleConfig, sample
 from debiaslib.indicators import Batch, Evidence, build_indicator, needs_of
 
 CONFIG = finetune.FinetuneConfig(indicator="literal", alpha=0.1, steps=4, batch=4, accumulation=1, learning_rate=1e-2,
@@ -311,14 +310,43 @@ def test_fit_loss_weighs_groups_equally(small_pipe, data):
     assert both == pytest.approx(one_group, rel=0.1) and both != one_group
 
 
+def _first_training(folder, *, indicator="reference", model=None, **changes):
+    (folder / "samples/images").mkdir(parents=True)
+    (folder / finetune.ADAPTER_FILE).write_bytes(b"weights")
+    (folder / finetune.RECORD_FILE).write_text(json.dumps({"config": {"indicator": indicator}, "subset": {"ratio": 0.25, "seed": 0}} | changes))
+    Image.fromarray(np.full((64, 64, 3), 7, np.uint8)).save(folder / "samples/images/0.png")
+    (folder / "samples/metadata.csv").write_text("file_name,prompt,seed\nimages/0.png,a human face,0\n")
+    drawn_by = model or presets.sha256(folder / finetune.ADAPTER_FILE)
+    (folder / "samples/generate.json").write_text(json.dumps({"settings": {"model": f"{folder}@{drawn_by[:12]}"}}))
+    return folder
+
+
 def test_a_first_training_and_its_pictures_are_asked_for_early(tmp_path):
-    needs = needs_of(["recalibrated"])
+    needs, given = needs_of(["recalibrated"]), {"ratio": 0.25, "seed": 0}
     for first in (None, tmp_path):
         with pytest.raises(InputError, match="--indicator reference"):
-            finetune.load_drawn(needs, first, image_size=64)
-    assert finetune.load_drawn(needs_of(["reference"]), None, image_size=64) is None
-    (tmp_path / "samples/images").mkdir(parents=True)
-    (tmp_path / finetune.ADAPTER_FILE).touch()
-    Image.fromarray(np.full((64, 64, 3), 7, np.uint8)).save(tmp_path / "samples/images/0.png")
-    (tmp_path / "samples/metadata.csv").write_text("file_name,prompt,seed\nimages/0.png,a human face,0\n")
-    assert (finetune.load_drawn(needs, tmp_path, image_size=64) == 7).all()
+            finetune.check_first(needs, first, given)
+    finetune.check_first(needs_of(["reference"]), None, given)
+    good = _first_training(tmp_path / "good")
+    finetune.check_first(needs, good, given)
+    assert (finetune.load_drawn(good, image_size=64) == 7).all()
+
+
+@pytest.mark.parametrize("changes, told", [({"indicator": "density"}, "not trained by"), ({"part": 0.5}, "not trained by"),
+                                           ({"subset": {"ratio": 4.0, "seed": 0}}, "another ratio"), ({"model": "0" * 64}, "another model")])
+def test_what_cannot_be_a_first_training_is_refused_before_the_second(tmp_path, changes, told):
+    with pytest.raises(InputError, match=told):
+        finetune.check_first(needs_of(["recalibrated"]), _first_training(tmp_path / "first", **changes), {"ratio": 0.25, "seed": 0})
+
+
+@pytest.mark.parametrize("splits, expected", [(None, 30), (["pretrain"] * 12 + ["evaluate"] * 18, 12)])
+def test_unlabelled_faces_come_from_the_split_pretrain_if_there_is_one(tmp_path, splits, expected):
+    for number in range(30):
+        Image.fromarray(np.full((64, 64, 3), number, np.uint8)).save(tmp_path / f"{number:02d}.png")
+    frame = pd.DataFrame({"file_name": [f"{number:02d}.png" for number in range(30)]})
+    frame.assign(**({"split": splits} if splits else {})).to_csv(tmp_path / "metadata.csv", index=False)
+    drawn = finetune.load_unlabelled(tmp_path, image_size=64)
+    assert len(drawn) == expected and drawn.max() < expected and len({face.max() for face in drawn}) == expected
+    frame[:5].to_csv(tmp_path / "metadata.csv", index=False)
+    with pytest.raises(InputError, match="--unlabelled"):
+        finetune.load_unlabelled(tmp_path, image_size=64)

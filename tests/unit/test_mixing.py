@@ -91,6 +91,20 @@ def test_the_part_is_read_off_pictures_without_labels(first, second, part):
     assert found.part == pytest.approx(part, abs=0.06)
 
 
+def test_further_faces_help_to_read():
+    """Groups so close in so many dimensions that a hundred faces a set mislead; 600 more do not."""
+    def rows(share, seed, count=100):
+        drawn = np.random.default_rng(seed).normal(scale=0.5, size=(count, 128))
+        drawn[:, 0] += 1.4 * (np.arange(count) < round(share * count))
+        return drawn
+    missed = {"alone": [], "more": []}
+    for seed in range(0, 50, 5):
+        alone = Evidence(decoded=(rows(0.2, seed), rows(0.5, seed + 1)), drawn=rows(0.4, seed + 2, 400))
+        for name, evidence in (("alone", alone), ("more", dataclasses.replace(alone, more=rows(0.6, seed + 3, 600)))):
+            missed[name].append(abs(mixing.read_part(evidence, rows(0.6, seed + 4, 400)).first - 0.4))
+    assert np.median(missed["more"]) < 0.05 < 0.1 < np.median(missed["alone"])  # one start in ten is too far off for either
+
+
 def test_from_the_command_line(small_pipe, tmp_path, monkeypatch, capsys):
     """reference, its pictures, recalibrated, its pictures, the mix: five commands, and each says what it lacks."""
     small_pipe.save_pretrained(tmp_path / "model")
@@ -117,5 +131,8 @@ def test_from_the_command_line(small_pipe, tmp_path, monkeypatch, capsys):
     assert cli.main(["mix", other, "--out", mix]) == 0 and "two unnamed groups" in capsys.readouterr().out
     record = json.loads((tmp_path / "mix/run.json").read_text())
     assert 0 <= record["part"] <= 1 and record["readings"]["part"] == pytest.approx(record["part"], abs=1e-4)
-    assert cli.main(["mix", other, "--out", mix]) == 2 and "--overwrite" in capsys.readouterr().err
+    assert cli.main(["mix", other, "--out", mix]) == 0 and "nothing to do" in capsys.readouterr().out
+    assert cli.main(["mix", other, "--out", one, "--overwrite"]) == 2 and "goes into the mix" in capsys.readouterr().err
+    assert cli.main(["mix", mix, "--out", other]) == 2 and "no training by `recalibrated`" in capsys.readouterr().err
+    assert cli.main([*train, "--indicator", "recalibrated", "--first", one, "--out", mix]) == 2, "a mix is no training"
     assert cli.main(draw(mix)) == 0

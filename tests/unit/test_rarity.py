@@ -107,9 +107,9 @@ def test_mixing_by_readings_that_err_ends_nearer_even_than_either_training_or_ha
     second = first - chance[:, 0] + chance[:, 1] - 2 * 0.78 * (read - 0.5)
     reread = second + seen[:, 0] + counted[:, 1]
     part = np.array([rarity.mixing_part(*pair, even=0.5) for pair in zip(read, reread, strict=True)])
-    missed = {"first": first, "half": (first + second) / 2, "mix": first + part * (second - first), "line": second}
+    missed = {"first": first, "half": (first + second) / 2, "mix": first + part * (second - first), "second": second}
     missed = {name: np.abs(share - 0.5).mean() for name, share in missed.items()}
-    assert missed["mix"] < min(missed["half"], missed["first"], missed["line"]) and missed["mix"] < 0.75 * missed["first"]
+    assert missed["mix"] < min(missed["half"], missed["first"], missed["second"]) and missed["mix"] < 0.75 * missed["first"]
 
 
 @pytest.mark.parametrize("share, missed", [(0.2, 0.1), (0.8, 0.15), (0.8, -0.1), (0.5, 0.0)])

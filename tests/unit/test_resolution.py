@@ -6,6 +6,7 @@ import pytest
 
 from debiaslib import resolution
 from debiaslib.errors import InputError
+from debiaslib.fairness import Confusion
 
 
 def readings(own, *, count=400, seed=0):
@@ -36,11 +37,16 @@ def test_a_reader_that_never_errs_has_no_scatter_below_zero():
     assert found["reader0"].low >= 0 and found["reader0"].estimate < 0.02
 
 
-@pytest.mark.parametrize("own, pictures, recalls", [(0.0, 800, 1.0), (0.02, 800, 0.87)])
-def test_what_an_even_model_reads_is_what_simulation_says(own, pictures, recalls):
-    generator = np.random.default_rng(0)
-    read = generator.binomial(pictures, 0.5, size=200_000) / pictures + generator.normal(scale=own, size=200_000)
-    assert resolution.fair_reading(own, pictures=pictures, recalls=recalls) == pytest.approx(np.abs(read - 0.5).mean() / recalls, rel=0.02)
+@pytest.mark.parametrize("beyond", [0.0, 0.02])
+def test_what_an_even_model_reads_is_what_simulation_says(beyond):
+    """Pictures are men or not by chance, the judge is wrong about one in ten, and about the whole set by `beyond`."""
+    generator, count, sets = np.random.default_rng(0), 800, 50_000
+    men = generator.binomial(count, 0.5, size=sets)
+    read = (generator.binomial(men, 0.9) + generator.binomial(count - men, 0.1)) / count + generator.normal(scale=beyond, size=sets)
+    own = np.std(read - (0.1 + 0.8 * men / count))  # as against a reader that sees each man
+    confusion = Confusion(men_read_man=90, men_read_woman=10, women_read_man=10, women_read_woman=90)
+    found = resolution.fair_reading(own, pictures=count, confusion=confusion)
+    assert found == pytest.approx(np.abs((read - 0.1) / 0.8 - 0.5).mean(), rel=0.03)
 
 
 @pytest.mark.parametrize("table", [readings((0.1, 0.1)), readings((0.1, 0.1, 0.1), count=5),
@@ -48,5 +54,8 @@ def test_what_an_even_model_reads_is_what_simulation_says(own, pictures, recalls
 def test_too_little_to_tell_is_refused(table):
     with pytest.raises(InputError, match="three readers"):
         resolution.own_scatter(table)
-    with pytest.raises(InputError, match="recalls"):
-        resolution.fair_reading(0.1, pictures=800, recalls=0)
+
+
+def test_no_picture_says_nothing():
+    with pytest.raises(InputError, match="a picture or more"):
+        resolution.fair_reading(0.1, pictures=0, confusion=Confusion(men_read_man=9, men_read_woman=1, women_read_man=1, women_read_woman=9))

@@ -79,15 +79,15 @@ def test_indicators_share_training_set_and_seeds(preset, config, face_set, tmp_p
 
 @pytest.mark.parametrize("call, part", [(2, "first"), (3, "second")])
 def test_recalibrated_trains_twice_and_goes_on_where_it_was_killed(preset, config, face_set, tmp_path, monkeypatch, call, part):
-    monkeypatch.setattr(sweep, "FIRST_PASS", 12)
+    monkeypatch.setattr(sweep, "LOOKED_AT", 12)
     grid = dataclasses.replace(config, ratios=(0.25,), alphas=(0.1,), indicators=("reference", "recalibrated"), reference=face_set,
                                reference_size=10, unlabelled=face_set)
     whole = sweep.sweep(preset, config=grid, out=tmp_path / "whole", progress=False)
     first, real, calls = tmp_path / "whole/cells/recalibrated-ratio0.25-alpha0.1-seed0/first", sweep.generate, []
     seeds = pd.read_csv(first / "samples/metadata.csv")["seed"]
-    assert len(seeds) == 12 and seeds.min() >= sweep.FIRST_SEEDS, "they say nothing of the pictures that are measured"
+    assert len(seeds) == 12 and seeds.min() >= sweep.SEEDS_APART, "they say nothing of the pictures that are measured"
     other = pd.read_csv(first.parent / "second/samples/metadata.csv")["seed"]
-    assert other.min() >= 2 * sweep.FIRST_SEEDS
+    assert other.min() >= 2 * sweep.SEEDS_APART
     readings = json.loads((first.parent / "readings.json").read_text())
     assert json.loads((first.parent / "run.json").read_text())["part"] == pytest.approx(readings["part"], abs=1e-4)
     adapter = (first / "pytorch_lora_weights.safetensors").read_bytes()

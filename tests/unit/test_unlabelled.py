@@ -32,7 +32,7 @@ def test_rows_speak_of_the_group_that_is_rarer_in_training(tmp_path, monkeypatch
     (cell / "row.json").write_text(json.dumps(row))
     np.save(cell / unlabelled.KEPT.format(count=10), np.r_[np.full(7, -2.0), np.full(3, 2.0)][:, None])
     groups = Components(origin=np.zeros(1), axis=np.ones(1), centres=np.array([-2.0, 2.0]), deviation=0.5)
-    monkeypatch.setattr(unlabelled, "_groups", lambda *_: (groups, np.array([0.8, 0.2]), np.array([0.5, 0.5])))
+    monkeypatch.setattr(unlabelled, "groups_of", lambda *_: (groups, np.array([0.8, 0.2]), np.array([0.5, 0.5])))
     table = unlabelled.read_unlabelled(tmp_path, count=10, progress=False)
     assert table.loc[0, "in_drawn"] == pytest.approx(0.3, abs=1e-6) and table.loc[0, "judged"] == pytest.approx(judged)
     assert (tmp_path / "unlabelled.csv").exists()
