@@ -782,7 +782,7 @@ for name, part in forms.items():
 
 # %%
 apart = pd.read_csv(data_root() / "results/evidence/resolution.csv")
-readers = apart.drop(columns=["indicator", "ratio", "alpha", "seed"])
+readers = apart.drop(columns=["indicator", "ratio", "alpha", "seed"]).dropna()
 scatter = own_scatter(readers)
 figure, axis = plt.subplots(figsize=(7, 2.2), layout="constrained")
 for place, (name, own) in enumerate(scatter.items()):

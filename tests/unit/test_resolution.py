@@ -1,12 +1,16 @@
 """How far readers err by themselves: known scatters are found again, and bad readings are refused."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from debiaslib import resolution
+from debiaslib import resolution, unlabelled
 from debiaslib.errors import InputError
 from debiaslib.fairness import Confusion
+from debiaslib.judges import Judge, JudgeConfig
+from debiaslib.rarity import Components
 
 
 def readings(own, *, count=400, seed=0):
@@ -59,3 +63,23 @@ def test_too_little_to_tell_is_refused(table):
 def test_no_picture_says_nothing():
     with pytest.raises(InputError, match="a picture or more"):
         resolution.fair_reading(0.1, pictures=0, confusion=Confusion(men_read_man=9, men_read_woman=1, women_read_man=1, women_read_woman=9))
+
+
+@pytest.mark.parametrize("ratio, unnamed", [(0.25, 0.3), (4.0, 0.7), (1.0, None)])
+def test_a_sweep_is_read_by_all_on_the_pictures_that_two_judges_decided_on(tmp_path, monkeypatch, ratio, unnamed):
+    """Twelve pictures, of which either judge leaves one out; what lies in the cell already is not read again."""
+    (tmp_path / "sweep.json").write_text(json.dumps({"settings": {"preset": "tiny", "faces": "pool", "reference": "somewhere"}}))
+    cell = tmp_path / "cells/none"
+    cell.mkdir(parents=True)
+    (cell / "row.json").write_text(json.dumps({"indicator": "none", "ratio": ratio, "alpha": 0.0, "seed": 0}))
+    key = Judge(JudgeConfig(gender="soft", age=False)).key.replace(" ", "_")
+    pd.DataFrame({"perceived": ["unsure"] + ["Man"] * 5 + ["Woman"] * 6}).to_csv(cell / "judged.csv", index=False)
+    pd.DataFrame({"perceived": ["Man"] * 3 + ["Woman"] * 8 + ["no face"]}).to_csv(cell / f"judged_{key}.csv", index=False)
+    pd.DataFrame({"male": [1.0] + [0.9] * 7 + [0.1] * 3 + [1.0]}).to_csv(cell / "tuned.csv", index=False)
+    np.save(cell / unlabelled.KEPT.format(count=12), np.r_[5, np.full(7, -2.0), np.full(3, 2.0), 5][:, None])
+    groups = Components(origin=np.zeros(1), axis=np.ones(1), centres=np.array([-2.0, 2.0]), deviation=0.5)
+    monkeypatch.setattr(resolution, "groups_of", lambda *_: (groups, np.array([0.8, 0.2]), np.array([0.5, 0.5])))
+    row = resolution.read_resolution(tmp_path, progress=False).iloc[0]
+    assert (row["bundled"], row["soft"], row["tuned"]) == pytest.approx((0.5, 0.2, 0.7))
+    assert pd.isna(row["unnamed"]) if unnamed is None else row["unnamed"] == pytest.approx(unnamed, abs=1e-6)
+    assert (tmp_path / "resolution.csv").exists()
