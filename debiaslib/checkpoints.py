@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save as serialized
 
 from debiaslib.atomic import replacing
+from debiaslib.errors import InputError
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -62,6 +63,13 @@ def notes(path: Path) -> dict:
     """The notes alone (configuration, curves) of what `save` wrote."""
     with safe_open(path, framework="pt") as file:
         return json.loads(file.metadata()["notes"])
+
+
+def check_settings(path: Path, settings: Mapping, *, option: str) -> None:
+    """Raise InputError where the checkpoint in `path` is of a training of other settings; `option` leads elsewhere."""
+    settings = json.loads(json.dumps(dict(settings)))
+    if path.exists() and notes(path).get("config", settings) != settings:
+        raise InputError(f"{path}: belongs to a training of other settings. Give another {option}, or delete it.")
 
 
 def _under(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:

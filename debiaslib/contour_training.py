@@ -238,8 +238,8 @@ def compare_methods(pipe: StableDiffusionPipeline, controlnet: ControlNetModel, 
 
     Methods share a contour's seeds; contours do not share any (they go on from `config.seed`), or a share of men would rest
     on the few people that a few seeds draw. A picture's own lines are drawn in `style` and held against the contour's.
-    Returns a row a picture: method, contour, seed, precision, recall, f1, chamfer (pixels of 64), the columns of `Judge.judge`, and spread, the `identity_spread`
-    of that contour's pictures. `judge` is a `judges.Judge` (None: the usual one). `summarise` makes a row a method of it.
+    Returns a row a picture: method, contour, seed, precision, recall, f1, chamfer (pixels of 64), the columns of `Judge.judge`,
+    and spread, the `identity_spread` of that contour's pictures. `judge` is a `judges.Judge` (None: the usual one). `summarise` makes a row a method of it.
     """
     from debiaslib.judges import Judge, JudgeConfig  # late: DeepFace's environment is set there
 

@@ -130,15 +130,15 @@ def prepare_set(pipe: StableDiffusionPipeline, pixels: np.ndarray, *, natural: n
     wanted = {"embedding": pixels, "natural": natural, "reference": reference, "drawn": drawn}
     found = {name: embed_faces(part) for name, part in wanted.items() if name in needs and part is not None}
     if "decoded" in needs and reference is not None:
-        found |= {"decoded": (embed_decoded(pipe, pixels), embed_decoded(pipe, reference)),
-                  "more": None if more is None else embed_decoded(pipe, more)}
+        found |= {"decoded": (embed_latents(pipe, both[0]), embed_latents(pipe, encode_latents(pipe.vae, reference))),
+                  "more": None if more is None else embed_latents(pipe, encode_latents(pipe.vae, more))}
     return TrainingSet(faces=both, natural=encode_latents(pipe.vae, natural), evidence=Evidence(**found, is_male=is_male),
                        embed_s=time.perf_counter() - began if found else 0.0)
 
 
-def embed_decoded(pipe: StableDiffusionPipeline, pixels: np.ndarray) -> np.ndarray:
-    """Embeddings (N, D) of uint8 (N, H, W, 3) faces after a pass through the autoencoder, as generated ones come out of it."""
-    return embed_faces(decode_latents(pipe.vae, encode_latents(pipe.vae, pixels)))
+def embed_latents(pipe: StableDiffusionPipeline, latents: torch.Tensor) -> np.ndarray:
+    """Embeddings (N, D) of the faces that the decoder makes of latents (N, C, h, w), as generated ones come out of it."""
+    return embed_faces(decode_latents(pipe.vae, latents))
 
 
 def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: FinetuneConfig, out: Path,
@@ -149,9 +149,8 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
     Returns the record that `run.json` holds: configuration, curve, fit to the training faces, seconds. Raises InputError when
     the checkpoint in `out` is of another configuration.
     """
-    began, checkpoint, settings = time.perf_counter(), out / CHECKPOINT_FILE, json.loads(json.dumps(asdict(config)))
-    if checkpoint.exists() and checkpoints.notes(checkpoint).get("config", settings) != settings:
-        raise InputError(f"{checkpoint}: belongs to a training of other settings. Give another --out, or delete it.")
+    began, checkpoint, settings = time.perf_counter(), out / CHECKPOINT_FILE, asdict(config)
+    checkpoints.check_settings(checkpoint, settings, option="--out")
     run = begin(pipe, data, config=config)
     adapter = torch.nn.ParameterList(weight for weight in run.unet.parameters() if weight.requires_grad)
     average, late = AveragedModel(adapter), config.steps - round(config.averaged * config.steps)
@@ -564,21 +563,23 @@ def check_first(needs: frozenset[str], first: Path | None, given: dict) -> None:
     other = [name for name, value in record.get("subset", {}).items() if name not in ("unlabelled", "first") and given.get(name) != value]
     if other:
         raise InputError(f"{first}: was trained with another {', '.join(other)}. Train it again with what this training is given.")
-    load_drawn(first, image_size=64)  # whose pictures these are
+    drawn_names(first)
 
 
 def load_drawn(model: Path, *, image_size: int) -> np.ndarray:
-    """The pictures uint8 (K, H, W, 3) that the adapter in `model` drew, from its `samples`.
+    """The pictures uint8 (K, H, W, 3) that the adapter in `model` drew, from its `samples`. Raises as `drawn_names` does."""
+    return faces.read_pixels(model / SAMPLES, drawn_names(model), size=image_size)
 
-    Raises InputError where there are none, or they were drawn by another adapter.
-    """
+
+def drawn_names(model: Path) -> list[str]:
+    """The files in `samples` that the adapter in `model` drew. Raises InputError where there are none, or another adapter's."""
     samples = model / SAMPLES
     names = faces.read_metadata(samples)["file_name"].tolist()
     note = samples / "generate.json"
     if note.exists() and sha256(model / ADAPTER_FILE)[:12] not in read_record(note)["settings"]["model"]:
         raise InputError(f"{samples}: drawn by another model than the one in {model} now. Draw them anew with `debiaslib generate "
                          f"--model {model} --overwrite`.")
-    return faces.read_pixels(samples, names, size=image_size)
+    return names
 
 
 def load_reference(source: Path | str | None, *, size: int, seed: int, image_size: int) -> np.ndarray | None:

@@ -265,7 +265,7 @@ def _moments(scores: np.ndarray, sets: np.ndarray, members: np.ndarray, share: n
     weight = members * share[:, None]
     centre = weight.T @ scores / np.maximum(weight.sum(0), 1e-12)
     deviation = max(np.sqrt((weight * (scores[:, None] - centre) ** 2).sum()), 1e-9)
-    return centre, deviation, np.stack([members[sets == number].mean(0) for number in range(len(np.bincount(sets)))])
+    return centre, deviation, np.stack([members[sets == number].mean(0) for number in range(sets.max() + 1)])
 
 
 def face_probability(features: np.ndarray, other: np.ndarray, *, seed: int = 0) -> np.ndarray:

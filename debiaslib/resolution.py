@@ -28,7 +28,7 @@ from debiaslib.errors import InputError
 from debiaslib.fairness import Confusion, Interval
 from debiaslib.judges import Judge, JudgeConfig
 from debiaslib.measure import open_pictures
-from debiaslib.presets import get_preset, one_thread
+from debiaslib.presets import Preset, get_preset, one_thread
 from debiaslib.two_judges import read_cell
 from debiaslib.unlabelled import embedded, groups_of
 
@@ -79,13 +79,13 @@ def read_resolution(out: Path, *, progress: bool = True) -> pd.DataFrame:
     are not read again. Raises InputError where no cell is done.
     """
     soft, tuned = Judge(JudgeConfig(gender="soft", age=False)), attributes.get_judge("tuned", attributes=("male",))
-    cells, rows = sweep.finished_cells(out), []
+    cells, rows, (name, config) = sweep.finished_cells(out), [], read_sweep(out)
     for cell, row in tqdm(cells.items(), desc="resolution", disable=not progress):
         words = read_cell(cell, soft)
         decided = words.isin(["Man", "Woman"]).all(axis=1).to_numpy()
         said = (words[decided] == "Man").mean().rename({"first": "bundled", "second": "soft"}).to_dict()
-        rows.append({name: row[name] for name in KEY} | said | {"tuned": (_tuned(cell, tuned)[decided] > 0.5).mean(),
-                                                                "unnamed": _unnamed(out, cell, row, decided)})
+        rows.append({column: row[column] for column in KEY} | said | {"tuned": (_tuned(cell, tuned)[decided] > 0.5).mean(),
+                                                                "unnamed": _unnamed(get_preset(name), config, cell, row, decided)})
     table = pd.DataFrame(rows)
     with replacing(out / "resolution.csv") as whole:
         table.to_csv(whole, index=False, float_format="%.4f")
@@ -102,11 +102,9 @@ def _tuned(cell: Path, judge: attributes.AttributeJudge) -> np.ndarray:
     return pd.read_csv(kept)["male"].to_numpy()
 
 
-def _unnamed(out: Path, cell: Path, row: dict, decided: np.ndarray) -> float:
-    name, config = read_sweep(out)
+def _unnamed(preset: Preset, config: sweep.SweepConfig, cell: Path, row: dict, decided: np.ndarray) -> float:
     if config.reference is None or row["ratio"] == 1:
         return float("nan")
-    preset = get_preset(name)
     found, training, reference = groups_of(preset, config, row["ratio"], row["seed"])
     drawn = found.proportions(embedded(cell, count=len(decided), size=preset.image_size)[decided])
     rarer = 0.5 + (drawn - reference)[training.argmin()]

@@ -32,7 +32,7 @@ from debiaslib.finetune import (
     TrainingSet,
     add_reference,
     check_reference,
-    embed_decoded,
+    embed_latents,
     ended,
     finetune,
     load_reference,
@@ -46,7 +46,7 @@ from debiaslib.generate import SampleConfig, generate, load_adapter
 from debiaslib.indicators import INDICATORS, build_indicator, needs_of
 from debiaslib.judges import Judge, JudgeConfig
 from debiaslib.mixing import mix_adapters, read_part
-from debiaslib.presets import Preset, data_root, get_preset, load_pipeline, one_thread, sha256
+from debiaslib.presets import Preset, data_root, encode_latents, get_preset, load_pipeline, one_thread, sha256
 
 COLUMNS = ("preset", "faces", "indicator", "ratio", "n_train", "alpha", "seed", "train_steps", "sample_steps", "guidance", "n",
            "face_rate", "abstained", "male_share", "fd", "fd_low", "fd_high", "fd_corrected", "frechet", "kid", "density", "coverage",
@@ -246,7 +246,8 @@ def training_set(preset: Preset, config: SweepConfig, ratio: float, seed: int) -
 @lru_cache(maxsize=1)
 def further_faces(preset: Preset, source: str) -> np.ndarray:
     """Embeddings of unlabelled faces, which all training sets share."""
-    return embed_decoded(base_pipeline(preset), load_unlabelled(source, image_size=preset.image_size))
+    pipe = base_pipeline(preset)
+    return embed_latents(pipe, encode_latents(pipe.vae, load_unlabelled(source, image_size=preset.image_size)))
 
 
 @lru_cache(maxsize=1)
@@ -279,7 +280,9 @@ def _measure_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path)
     data = training_set(preset, config, cell.ratio, cell.seed)
     twice = "drawn" in INDICATORS[cell.indicator].needs and cell.alpha > 0
     record = ended(folder) if (folder / READINGS).exists() or not twice else None
-    record = record or (_train_twice if twice else _train)(pipe, data, training, folder, sampling)
+    if record is None:
+        record = (_train_twice(pipe, data, training, folder, sampling) if twice else
+                  finetune(pipe, data, config=training, out=folder, progress=False))
     _draw(pipe, folder, n=config.n, sampling=sampling)
     figures = figures_of(folder, preset, instruments(preset, config))
     row = settings_of(preset, config) | asdict(cell) | figures | {"train_steps": training.steps} | {
@@ -287,10 +290,6 @@ def _measure_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path)
     row["train_s"] = round(row["train_s"] + sum(_drawing_s(folder / part) for part in PASSES * twice), 2)
     row["generate_s"] = _drawing_s(folder)
     write_json(folder / "row.json", {name: row.get(name) for name in COLUMNS + MORE})
-
-
-def _train(pipe: StableDiffusionPipeline, data: TrainingSet, training: FinetuneConfig, folder: Path, _: SampleConfig) -> dict:
-    return finetune(pipe, data, config=training, out=folder, progress=False)
 
 
 def _train_twice(pipe: StableDiffusionPipeline, data: TrainingSet, training: FinetuneConfig, folder: Path, sampling: SampleConfig) -> dict:

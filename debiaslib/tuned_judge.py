@@ -106,9 +106,7 @@ def train(pixels: np.ndarray, wanted: np.ndarray, *, config: TunedConfig, checkp
 
     Raises InputError when the checkpoint is of other settings.
     """
-    settings = json.loads(json.dumps(asdict(config)))
-    if checkpoint.exists() and checkpoints.notes(checkpoint).get("config", settings) != settings:
-        raise InputError(f"{checkpoint}: belongs to a training of other settings. Give another --work, or delete it.")
+    checkpoints.check_settings(checkpoint, asdict(config), option="--work")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build_network(pretrained=True, dropout=config.dropout)

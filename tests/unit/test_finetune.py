@@ -26,13 +26,6 @@ CONFIG = finetune.FinetuneConfig(indicator="literal", alpha=0.1, steps=4, batch=
                                  lora_rank=4, lora_alpha=16, prompt="a human face", natural_count=6, precision="fp32")
 
 
-@pytest.fixture
-def data(small_pipe):
-    generator = np.random.default_rng(0)
-    faces, natural = (generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8) for count in (10, 6))
-    return finetune.prepare_set(small_pipe, faces, natural=natural, is_male=np.arange(10) < 2)
-
-
 def weights(folder):
     return load_file(folder / finetune.ADAPTER_FILE)
 

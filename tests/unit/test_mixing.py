@@ -22,13 +22,6 @@ CONFIG = finetune.FinetuneConfig(indicator="none", alpha=0.0, steps=4, batch=4, 
 
 
 @pytest.fixture
-def data(small_pipe):
-    generator = np.random.default_rng(0)
-    faces, natural = (generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8) for count in (10, 6))
-    return finetune.prepare_set(small_pipe, faces, natural=natural, is_male=np.arange(10) < 2)
-
-
-@pytest.fixture
 def two(small_pipe, data, tmp_path):
     for name, seed in (("one", 0), ("other", 5)):
         finetune.finetune(small_pipe, data, config=dataclasses.replace(CONFIG, seed=seed), out=tmp_path / name, progress=False)
