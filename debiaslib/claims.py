@@ -36,7 +36,7 @@ MARKS = {PASS: "✓", FAIL: "✗", NOT_SHOWN: "?"}
 
 NEEDED = ("indicator", "ratio", "alpha", "seed", "n", "abstained", "male_share")
 PAIRED = ("preset", "faces", "n_train", "train_steps", "sample_steps", "guidance", "n")
-"""What a run and its alpha 0 have in common, beside ratio and training seed; a sweep samples all from the same seeds."""
+"""What a run and its alpha 0 have in common, beside ratio and training seed; a sweep samples both from the same seeds."""
 CONTROL_PAIRED = ("preset", "sample_steps", "guidance", "n")
 """The same for a control, which may be trained otherwise, or not at all."""
 

@@ -111,7 +111,8 @@ def _row(preset: Preset, config: sweep.SweepConfig, control: Control, folder: Pa
         if control.name == "noise-damaged":
             damage(control.start / "samples", folder / "samples")
         elif not figures.exists():
-            sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
+            sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance,
+                                       seed=sweep.sampling_seed(config, control.seed))
             generate(pipe, n=config.n, config=sampling, out=folder / "samples", model=model)
     if not figures.exists():
         measured = sweep.figures_of(folder, preset, sweep.instruments(preset, config))

@@ -185,7 +185,7 @@ class RecalibratedIndicator(ReferenceIndicator):
 
     v_i = (the reference's v_i) (1 - q_i + u q_i), q_i the chance of face i to be of the second of two unnamed groups, u such
     that v aims past even by twice what the first training missed (`rarity.recalibrated_values`). It costs a second training,
-    and what is kept lies between both (`mixing`): where, the pictures of both say.
+    and what is kept lies between both (`mixing`): where, the pictures of both say, and those of a mix that is tried.
     """
 
     name = "recalibrated"

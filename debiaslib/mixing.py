@@ -1,9 +1,9 @@
 """Between two trainings: one adapter, mixed of both, that draws as evenly as a reading without labels can tell.
 
 `recalibrated` trains twice. The first training misses even; the second aims past it by twice as much, so that even lies
-between the two. Where, the pictures of both say: two unnamed groups (`rarity.find_components`) are counted in them, and in the
-balanced reference, which says what even is. The mix of two low-rank adapters is one of twice the rank, exactly, and plain
-diffusers loads it.
+between the two. Where, the pictures of both say: two unnamed groups (`rarity.find_components`) are counted in them, and a balanced
+reference says what even is. A mix does not draw quite what lies between the two, so its own pictures are counted as well, and it is
+mixed anew. The mix of two low-rank adapters is one of twice the rank, exactly, and plain diffusers loads it.
 """
 
 import argparse
@@ -42,25 +42,30 @@ from debiaslib.presets import get_preset, load_pipeline, sha256
 
 @dataclass(frozen=True)
 class Readings:
-    """The share of one of two unnamed groups in the pictures of either training, in the reference (`even`), and the `part` of
-    the second training that belongs in the mix."""
+    """The share of one of two unnamed groups in the pictures of either training, what of it is `even`, and the `part` of the second
+    training that belongs in the mix. Where a mix was looked at, its part (`tried`) and the share in its pictures (`seen`)."""
 
     first: float
     second: float
     even: float
     part: float
+    tried: float | None = None
+    seen: float | None = None
 
 
-def read_part(evidence: Evidence, again: np.ndarray) -> Readings:
-    """Where between two trainings even lies. `evidence.drawn` are embeddings of the first one's pictures, `again` of the second's.
+def read_part(evidence: Evidence, again: np.ndarray, *, tried: tuple[float, np.ndarray] | None = None) -> Readings:
+    """Where between two trainings even lies. `evidence.drawn` are embeddings of the first one's pictures, `again` of the second's,
+    and `tried` the part of a mix and embeddings of its pictures.
 
     Of the two groups it speaks of the one that the training faces have less of.
     """
     training, reference = evidence.decoded
     found = rarity.find_components(training, reference, more=evidence.more)
     rare = int(found.proportions(training).argmin())
-    first, second, even = (float(found.proportions(part)[rare]) for part in (evidence.drawn, again, reference))
-    return Readings(first, second, even, rarity.mixing_part(first, second, even=even))
+    first, second = (float(found.proportions(part)[rare]) for part in (evidence.drawn, again))
+    even = float(rarity.even_shares(found.proportions(reference), count=len(reference))[rare])
+    mix = None if tried is None else (tried[0], float(found.proportions(tried[1])[rare]))
+    return Readings(first, second, even, rarity.mixing_part(first, second, even=even, tried=mix), *(mix or ()))
 
 
 def mix_adapters(pipe: StableDiffusionPipeline, data: TrainingSet, *, first: Path, second: Path, part: float, out: Path,
@@ -110,6 +115,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("second", type=Path, metavar="DIR",
                         help="the folder of a training by `recalibrated`, with pictures (400 or so) that `generate --model DIR --out "
                              "DIR/samples` drew with it; the first training is the one that it was given")
+    parser.add_argument("--tried", type=Path, metavar="DIR",
+                        help="an earlier mix of the same two, with pictures (800 or so) that `generate --model DIR --out DIR/samples` "
+                             "drew with it: they say by how much it misses, and this mix is better by that")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where adapter and run.json go")
     parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
 
@@ -123,28 +131,43 @@ def run(args: argparse.Namespace) -> int:
                          "before this.")
     began, first, needs = time.perf_counter(), Path(given["first"]), needs_of(["recalibrated"])
     check_first(needs, first, given)
-    if _mixed_already(args.out, first, args.second, overwrite=args.overwrite):
-        print(f"{args.out}: mixed already of these two; nothing to do (--overwrite mixes again).")
+    folders, preset = [first, args.second] + [args.tried] * bool(args.tried), get_preset(record["preset"])
+    tried = None if args.tried is None else _tried(args.tried, first, args.second)
+    if _mixed_already(args.out, folders, overwrite=args.overwrite):
+        print(f"{args.out}: mixed already of these; nothing to do (--overwrite mixes again).")
         return 0
-    preset = get_preset(record["preset"])
-    again = load_drawn(args.second, image_size=preset.image_size)
+    again, *between = (load_drawn(folder, image_size=preset.image_size) for folder in folders[1:])
     pipe = load_pipeline(preset)
     _, data = load_set(pipe, preset, given, needs=needs, config=trained_as(record), progress=sys.stderr.isatty())
-    found = read_part(data.evidence, embed_faces(again))
+    found = read_part(data.evidence, embed_faces(again), tried=None if tried is None else (tried, embed_faces(between[0])))
     notes = {"readings": asdict(found), "command": "debiaslib " + " ".join(sys.argv[1:])}
+    notes |= {"tried": sources(args.tried)} if args.tried else {}
     mixed = mix_adapters(pipe, data, first=first, second=args.second, part=found.part, out=args.out, notes=notes)
-    print(f"{args.out / ADAPTER_FILE}: of two unnamed groups the one that is rarer in training makes up {found.first:.3f} of the first "
-          f"training's pictures, {found.second:.3f} of the second's ({len(again)} of them: +-{0.5 / len(again) ** 0.5:.3f} by counting), and "
-          f"{found.even:.3f} of the reference; so {found.part:.2f} of the second goes into the mix. Fit {mixed['fit_loss']:.4f}; "
-          f"{time.perf_counter() - began:.0f} s")
+    print(f"{args.out / ADAPTER_FILE}: {_told(found, len(again))}; so {found.part:.2f} of the second goes into the mix. "
+          f"Fit {mixed['fit_loss']:.4f}; {time.perf_counter() - began:.0f} s")
     return 0
 
 
-def _mixed_already(out: Path, first: Path, second: Path, *, overwrite: bool) -> bool:
-    """Whether `out` holds this very mix; InputError if it holds something else, or is one of the two."""
-    if out.resolve() in (first.resolve(), second.resolve()):
-        raise InputError(f"{out}: holds a training that goes into the mix. Give another --out.")
+def _tried(mix: Path, first: Path, second: Path) -> float:
+    """The part of the second training in an earlier mix. Raises InputError where it is no mix of these two."""
+    record = ended(mix) or {}
+    if record.get("mixed") != sources(first, second):
+        raise InputError(f"{mix}: holds no mix of {first} and {second}. Give --tried what `debiaslib mix {second} --out DIR` wrote.")
+    return float(record["part"])
+
+
+def _told(found: Readings, pictures: int) -> str:
+    told = (f"of two unnamed groups the one that is rarer in training makes up {found.first:.3f} of the first training's pictures, "
+            f"{found.second:.3f} of the second's ({pictures} of them: +-{0.5 / pictures ** 0.5:.3f} by counting), where {found.even:.3f} "
+            "is even")
+    return told if found.seen is None else f"{told}; with {found.tried:.2f} of the second it made up {found.seen:.3f}"
+
+
+def _mixed_already(out: Path, folders: list[Path], *, overwrite: bool) -> bool:
+    """Whether `out` holds the mix of these; InputError if it holds something else, or is one of them."""
+    if out.resolve() in [folder.resolve() for folder in folders]:
+        raise InputError(f"{out}: holds what goes into the mix. Give another --out.")
     found = None if overwrite else ended(out)
-    if found is not None and found.get("mixed") != sources(first, second):
+    if found is not None and found.get("mixed", []) + found.get("tried", []) != sources(*folders):
         raise InputError(f"{out}: holds another adapter. Give another --out, or --overwrite.")
     return found is not None

@@ -161,7 +161,7 @@ def _same_seed_rows(out: Path, table: pd.DataFrame, settings: dict) -> tuple[Pat
     samples = {(cell.ratio, cell.alpha): out / "cells" / cell.folder / "samples" for cell in cells}
     told, figure = f"Indicator {name}, training seed {seed}.", out / "fig2.png"
     if any((folder / "images/00000.png").exists() for folder in samples.values()):
-        return _save(plots.same_seed_figure(samples, first_seed=settings["sample_seed"]), figure), told
+        return _save(plots.same_seed_figure(samples, first_seed=settings["sample_seed"] + settings.get("seeds_apart", 0) * seed), figure), told
     return (figure, told) if figure.exists() else (None, "")
 
 
@@ -169,7 +169,7 @@ def _lead(table: pd.DataFrame) -> str:
     first = table.iloc[0]
     return (f"{len(table)} fine-tuned models of the preset {first['preset']!r}, each trained on {first['n_train']} faces "
             f"({first['faces']}) for {first['train_steps']} steps, then judged on {first['n']} pictures of the neutral "
-            f"prompt ({first['sample_steps']} steps, guidance {first['guidance']:g}), the same seeds for every model.")
+            f"prompt ({first['sample_steps']} steps, guidance {first['guidance']:g}), the same sampling seeds for all of one training seed.")
 
 
 def _template() -> jinja2.Template:

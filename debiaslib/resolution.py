@@ -29,6 +29,7 @@ from debiaslib.fairness import Confusion, Interval
 from debiaslib.judges import Judge, JudgeConfig
 from debiaslib.measure import open_pictures
 from debiaslib.presets import Preset, get_preset, one_thread
+from debiaslib.rarity import even_shares
 from debiaslib.two_judges import read_cell
 from debiaslib.unlabelled import embedded, groups_of
 
@@ -75,7 +76,7 @@ def read_resolution(out: Path, *, progress: bool = True) -> pd.DataFrame:
     """The share of men in each finished cell of the sweep in `out`, by every reader; writes `resolution.csv`.
 
     A row a cell: indicator, ratio, alpha, seed, and of the pictures that the first two judges decided on a column a judge and `unnamed`, the
-    unnamed groups held against the reference (empty where there was none, or the training faces were even). Cells that were read
+    unnamed groups less what the reference says is even (empty where there was none, or the training faces were even). Cells that were read
     are not read again. Raises InputError where no cell is done.
     """
     soft, tuned = Judge(JudgeConfig(gender="soft", age=False)), attributes.get_judge("tuned", attributes=("male",))
@@ -107,7 +108,7 @@ def _unnamed(preset: Preset, config: sweep.SweepConfig, cell: Path, row: dict, d
         return float("nan")
     found, training, reference = groups_of(preset, config, row["ratio"], row["seed"])
     drawn = found.proportions(embedded(cell, count=len(decided), size=preset.image_size)[decided])
-    rarer = 0.5 + (drawn - reference)[training.argmin()]
+    rarer = 0.5 + (drawn - even_shares(reference, count=config.reference_size))[training.argmin()]
     return float(rarer if row["ratio"] < 1 else 1 - rarer)
 
 

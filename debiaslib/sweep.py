@@ -62,10 +62,13 @@ CURVE = ("indicator", "ratio", "alpha", "seed", "step", "denoising", "cross_entr
 SOURCES = ("faces", "compare_with", "reference", "unlabelled")
 """The settings of a sweep that are paths."""
 
-PASSES, READINGS = ("first", "second"), "readings.json"
-"""The trainings of a cell that has two, and what was read of their pictures."""
-LOOKED_AT, SEEDS_APART = 400, 10**6
-"""Pictures that each of them draws to be looked at, and how far their seeds lie from the other's and from the cell's own."""
+READINGS = "readings.json"
+"""What was read of the pictures of a cell that has two trainings."""
+LOOKED_AT = {"first": 400, "second": 400, "between": 800}
+"""The two trainings and the mix that is tried, and how many pictures each draws to be looked at."""
+SEEDS_APART, LOOKS = 100_000, 4
+"""How far the sampling seeds of one set of pictures lie from those of the next, and how many sets a training seed may have: those
+that are measured, and three to be looked at."""
 
 TURN = threading.Lock()
 """A process runs one cell at a time: threads would share its model."""
@@ -73,7 +76,11 @@ TURN = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """The grid. Every cell of the same ratio and seed sees the same training faces, noise and sampling seeds."""
+    """The grid. Every cell of the same ratio and seed sees the same training faces, noise and sampling seeds.
+
+    Another training seed has other sampling seeds (`sampling_seed`): models that start from the same noise err together, which the
+    scatter between them does not show (whether a start becomes a man correlates .65 between two models of the tiny preset).
+    """
 
     faces: str
     split: str = "finetune"
@@ -125,6 +132,11 @@ def cells(config: SweepConfig) -> list[Cell]:
     """Every cell, those that share training faces side by side."""
     return [Cell(indicator=indicator, ratio=ratio, alpha=alpha, seed=seed) for ratio in config.ratios for seed in config.seeds
             for indicator in config.indicators for alpha in config.alphas]
+
+
+def sampling_seed(config: SweepConfig, seed: int) -> int:
+    """The first sampling seed of the pictures that are measured, for this training seed; the next ones follow."""
+    return config.sample_seed + LOOKS * SEEDS_APART * seed
 
 
 def source_name(source: str | Path) -> str:
@@ -204,7 +216,8 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
     training = {name: value for name, value in training.items() if name not in ("indicator", "alpha", "seed")}
     told = {"faces": "pool"} if source_name(config.faces) == "pool" else {}  # where the kit lies says nothing of the sweep
     settings = json.loads(json.dumps({"preset": preset.name, **asdict(config), **told, "training": training,
-                                      "correction": measure.GENERATED}))  # rows of different corrections are never mixed
+                                      "correction": measure.GENERATED,  # rows of different corrections are never mixed, and
+                                      "seeds_apart": LOOKS * SEEDS_APART}))  # neither are those of shared sampling seeds with others
     if record.exists():
         before = read_record(record)
         found, commands = before["settings"], before["command"].splitlines()
@@ -276,7 +289,8 @@ def _measure_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path)
     """Train, draw, judge, measure: what of it is done already is not done again."""
     pipe = base_pipeline(preset)
     training = FinetuneConfig.of(preset, indicator=cell.indicator, alpha=cell.alpha, seed=cell.seed, steps=config.train_steps)
-    sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance, seed=config.sample_seed)
+    sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance,
+                               seed=sampling_seed(config, cell.seed))
     data = training_set(preset, config, cell.ratio, cell.seed)
     twice = "drawn" in INDICATORS[cell.indicator].needs and cell.alpha > 0
     record = ended(folder) if (folder / READINGS).exists() or not twice else None
@@ -287,27 +301,31 @@ def _measure_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path)
     figures = figures_of(folder, preset, instruments(preset, config))
     row = settings_of(preset, config) | asdict(cell) | figures | {"train_steps": training.steps} | {
         name: record[name] for name in ("fit_loss", "p_eff", "ess", "top_share", "embed_s", "train_s")}
-    row["train_s"] = round(row["train_s"] + sum(_drawing_s(folder / part) for part in PASSES * twice), 2)
+    row["train_s"] = round(row["train_s"] + sum(_drawing_s(folder / part) for part in list(LOOKED_AT) * twice), 2)
     row["generate_s"] = _drawing_s(folder)
     write_json(folder / "row.json", {name: row.get(name) for name in COLUMNS + MORE})
 
 
 def _train_twice(pipe: StableDiffusionPipeline, data: TrainingSet, training: FinetuneConfig, folder: Path, sampling: SampleConfig) -> dict:
-    """A training by `reference`, another that aims past even by twice what the first one missed, and the mix of both.
-
-    Their pictures are drawn from other seeds than the cell's own.
-    """
-    looked = []
-    for number, (part, indicator) in enumerate(zip(PASSES, ("reference", training.indicator), strict=True), start=1):
-        out = folder / part
+    """A training by `reference`, another that aims past even by twice what the first one missed, a mix of both, and a better one."""
+    (first, second, between), looked = (folder / part for part in LOOKED_AT), []
+    for out, indicator in ((first, "reference"), (second, training.indicator)):
         if ended(out) is None:
             finetune(pipe, data, config=replace(training, indicator=indicator), out=out, progress=False)
-        _draw(pipe, out, n=LOOKED_AT, sampling=replace(sampling, seed=sampling.seed + number * SEEDS_APART))
-        looked.append(embed_faces(np.concatenate(list(measure.open_pictures(out / SAMPLES)))))
+        looked.append(_look(pipe, out, sampling))
         data = replace(data, evidence=replace(data.evidence, drawn=looked[0]))
     found = read_part(data.evidence, looked[1])
+    mix_adapters(pipe, data, first=first, second=second, part=found.part, out=between)
+    found = read_part(data.evidence, looked[1], tried=(found.part, _look(pipe, between, sampling)))
     write_json(folder / READINGS, asdict(found))
-    return mix_adapters(pipe, data, first=folder / PASSES[0], second=folder / PASSES[1], part=found.part, out=folder)
+    return mix_adapters(pipe, data, first=first, second=second, part=found.part, out=folder)
+
+
+def _look(pipe: StableDiffusionPipeline, model: Path, sampling: SampleConfig) -> np.ndarray:
+    """Embeddings (N, D) of pictures that this part of a cell draws, of other sampling seeds than any other part."""
+    number = 1 + list(LOOKED_AT).index(model.name)
+    _draw(pipe, model, n=LOOKED_AT[model.name], sampling=replace(sampling, seed=sampling.seed + number * SEEDS_APART))
+    return embed_faces(np.concatenate(list(measure.open_pictures(model / SAMPLES))))
 
 
 def _draw(pipe: StableDiffusionPipeline, folder: Path, *, n: int, sampling: SampleConfig) -> None:

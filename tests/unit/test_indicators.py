@@ -58,10 +58,10 @@ def test_weights_are_positive_with_mean_one(name, evidence):
     assert weights.min() >= 0 and weights.mean() == pytest.approx(1, rel=1e-5)
 
 
-@pytest.mark.parametrize("name, low, high", [("density", 0.3, 0.7), ("reference", 0.4, 0.6), ("recalibrated", 0.4, 0.6),
+@pytest.mark.parametrize("name, low, high", [("density", 0.3, 0.7), ("reference", 0.4, 0.6), ("recalibrated", 0.55, 0.7),
                                              ("oracle", 0.4999, 0.5001), ("random", 0.1, 0.3)])
 def test_the_share_aimed_at(name, low, high, evidence):
-    """From .2: the label-free ones on their way to even, the oracle there, the control where it began (on average)."""
+    """From .2: the label-free ones on their way to even, or past it on purpose, the oracle there, the control where it began (on average)."""
     aimed = []
     for seed in range(20 if name == "random" else 1):
         indicator = build_indicator(name, alpha=0.1, seed=seed)

@@ -84,6 +84,18 @@ def test_the_part_is_read_off_pictures_without_labels(first, second, part):
     assert found.part == pytest.approx(part, abs=0.06)
 
 
+def test_what_a_mix_draws_moves_the_part():
+    """The first mix would be half of both; its pictures show too many, so less of the second, which has more, goes into the next."""
+    def rows(share, seed, count=400):
+        drawn = np.random.default_rng(seed).normal(size=(count, 6))
+        drawn[:, 0] += 6 * (np.arange(count) < round(share * count))
+        return drawn
+    evidence = Evidence(decoded=(rows(0.2, 0), rows(0.5, 1)), drawn=rows(0.4, 2))
+    found = mixing.read_part(evidence, rows(0.6, 3), tried=(0.5, rows(0.55, 4)))
+    assert (found.tried, found.seen) == pytest.approx((0.5, 0.55), abs=0.02) and 0.2 < found.part < 0.35
+    assert mixing.read_part(evidence, rows(0.6, 3)).seen is None
+
+
 def test_further_faces_help_to_read():
     """Groups so close in so many dimensions that a hundred faces a set mislead; 600 more do not."""
     def rows(share, seed, count=100):
@@ -99,7 +111,7 @@ def test_further_faces_help_to_read():
 
 
 def test_from_the_command_line(small_pipe, tmp_path, monkeypatch, capsys):
-    """reference, its pictures, recalibrated, its pictures, the mix: five commands, and each says what it lacks."""
+    """reference, its pictures, recalibrated, its pictures, the mix, its pictures, a better mix: seven commands, and each says what it lacks."""
     small_pipe.save_pretrained(tmp_path / "model")
     tiny = dataclasses.replace(presets.PRESETS["tiny"], source=str(tmp_path / "model"), image_size=32, train_steps=2, batch=4,
                                sample_steps=2, sample_batch=6)
@@ -128,4 +140,13 @@ def test_from_the_command_line(small_pipe, tmp_path, monkeypatch, capsys):
     assert cli.main(["mix", other, "--out", one, "--overwrite"]) == 2 and "goes into the mix" in capsys.readouterr().err
     assert cli.main(["mix", mix, "--out", other]) == 2 and "no training by `recalibrated`" in capsys.readouterr().err
     assert cli.main([*train, "--indicator", "recalibrated", "--first", one, "--out", mix]) == 2, "a mix is no training"
+    even = str(tmp_path / "even")
+    assert cli.main(["mix", other, "--tried", one, "--out", even]) == 2 and "holds no mix of" in capsys.readouterr().err
+    assert cli.main(["mix", other, "--tried", mix, "--out", even]) == 2 and "mix/samples: no such folder" in capsys.readouterr().err
     assert cli.main(draw(mix)) == 0
+    assert cli.main(["mix", other, "--tried", mix, "--out", mix, "--overwrite"]) == 2 and "goes into the mix" in capsys.readouterr().err
+    assert cli.main(["mix", other, "--tried", mix, "--out", even]) == 0 and "of the second it made up" in capsys.readouterr().out
+    assert json.loads((tmp_path / "even/run.json").read_text())["readings"]["tried"] == pytest.approx(record["part"], abs=1e-4)
+    assert cli.main(["mix", other, "--tried", mix, "--out", even]) == 0 and "nothing to do" in capsys.readouterr().out
+    assert cli.main(["mix", other, "--out", even]) == 2 and "holds another adapter" in capsys.readouterr().err
+    assert cli.main(draw(even)) == 0

@@ -98,6 +98,21 @@ def test_the_mix_lies_where_the_line_between_two_readings_is_even(first, second,
     assert rarity.mixing_part(first, second, even=0.5) == pytest.approx(part, abs=0.011)
 
 
+@pytest.mark.parametrize("beside", [-0.04, 0.04])
+@pytest.mark.parametrize("first, second", [(0.6, 0.4), (0.35, 0.6)])
+def test_a_mix_that_was_tried_says_how_far_it_lies_beside_the_line(first, second, beside):
+    def drawn(part):
+        return first + part * (second - first) + beside
+    part = rarity.mixing_part(first, second, even=0.5)
+    again = rarity.mixing_part(first, second, even=0.5, tried=(part, drawn(part)))
+    assert abs(drawn(again) - 0.5) < 0.35 * abs(drawn(part) - 0.5)
+
+
+def test_what_was_tried_and_drew_even_is_kept():
+    assert rarity.mixing_part(0.6, 0.45, even=0.52, tried=(0.3, 0.52)) == 0.3
+    assert rarity.mixing_part(0.5, 0.5, even=0.5, tried=(0.4, 0.7)) == 0.4, "two alike: no mix of them would be better"
+
+
 def test_mixing_by_readings_that_err_ends_nearer_even_than_either_training_or_half_of_both():
     """Trainings miss by the same training faces (.04) and by chance (.04); readings by the faces (.03) and by counting (.02)."""
     draw = np.random.default_rng(0).normal
@@ -112,7 +127,24 @@ def test_mixing_by_readings_that_err_ends_nearer_even_than_either_training_or_ha
     assert missed["mix"] < min(missed["half"], missed["first"], missed["second"]) and missed["mix"] < 0.75 * missed["first"]
 
 
-@pytest.mark.parametrize("share, missed", [(0.2, 0.1), (0.8, 0.15), (0.8, -0.1), (0.5, 0.0)])
+@pytest.mark.parametrize("read, even", [(0.47, 0.5), (0.55, 0.5), (0.30, 0.35), (0.8, 0.75)])
+def test_even_is_one_half_unless_the_reference_says_otherwise(read, even):
+    """100 faces are counted to within .05: nearer to one half a reading is noise, further off the groups are not those of a half."""
+    assert rarity.even_shares(np.array([read, 1 - read]), count=100) == pytest.approx([even, 1 - even])
+    assert rarity.even_shares(np.array([read, 1 - read]), count=10**8) == pytest.approx([read, 1 - read], abs=1e-3)
+
+
+def test_a_pair_of_trainings_lies_far_enough_apart_to_mix():
+    """The first drew even, or nearly: the second still goes past it, on the side where it seemed to lie."""
+    rows, first = two_groups(0.3)
+    reference, drawn = two_groups(0.5, seed=1)[0], two_groups(0.51, seed=2)[0]
+    before = rarity.reference_values(rows, reference)
+    moved = [rarity.weighted_share(rarity.recalibrated_values(before, faces=rows, reference=reference, drawn=drawn, least=least), first)
+             - rarity.weighted_share(before, first) for least in (0.0, 0.15)]
+    assert abs(moved[0]) < 0.06 and abs(moved[1]) == pytest.approx(0.15, abs=0.05)
+
+
+@pytest.mark.parametrize("share, missed", [(0.2, 0.1), (0.8, 0.15), (0.8, -0.1)])
 def test_recalibrated_values_take_off_twice_what_was_missed(share, missed):
     rows, first = two_groups(share)
     reference, _ = two_groups(0.5, seed=1)

@@ -77,19 +77,30 @@ def test_indicators_share_training_set_and_seeds(preset, config, face_set, tmp_p
     assert base["fit_loss"].nunique() == 1, "at alpha 0 the indicators are one and the same run"
 
 
-@pytest.mark.parametrize("call, part", [(2, "first"), (3, "second")])
+def test_sampling_seeds_are_one_training_seeds_own(preset, config, tmp_path):
+    """Models of one training seed start from the same noise, whatever alpha; those of another from other noise."""
+    table = sweep.sweep(preset, config=dataclasses.replace(config, seeds=(0, 3)), out=tmp_path / "out", progress=False)
+    def drawn(row):
+        cell = sweep.Cell(indicator=row.indicator, ratio=row.ratio, alpha=row.alpha, seed=row.seed)
+        return set(pd.read_csv(tmp_path / "out/cells" / cell.folder / "samples/metadata.csv")["seed"])
+    by_seed = {seed: [drawn(row) for row in rows.itertuples()] for seed, rows in table.groupby("seed")}
+    assert all(each == sets[0] for sets in by_seed.values() for each in sets) and not by_seed[0][0] & by_seed[3][0]
+    assert min(by_seed[0][0]) == config.sample_seed == sweep.sampling_seed(config, 0)
+
+
+@pytest.mark.parametrize("call, part", [(2, "first"), (3, "second"), (4, "between")])
 def test_recalibrated_trains_twice_and_goes_on_where_it_was_killed(preset, config, face_set, tmp_path, monkeypatch, call, part):
-    monkeypatch.setattr(sweep, "LOOKED_AT", 12)
+    monkeypatch.setattr(sweep, "LOOKED_AT", {"first": 12, "second": 12, "between": 14})
     grid = dataclasses.replace(config, ratios=(0.25,), alphas=(0.1,), indicators=("reference", "recalibrated"), reference=face_set,
                                reference_size=10, unlabelled=face_set)
     whole = sweep.sweep(preset, config=grid, out=tmp_path / "whole", progress=False)
     first, real, calls = tmp_path / "whole/cells/recalibrated-ratio0.25-alpha0.1-seed0/first", sweep.generate, []
-    seeds = pd.read_csv(first / "samples/metadata.csv")["seed"]
-    assert len(seeds) == 12 and seeds.min() >= sweep.SEEDS_APART, "they say nothing of the pictures that are measured"
-    other = pd.read_csv(first.parent / "second/samples/metadata.csv")["seed"]
-    assert other.min() >= 2 * sweep.SEEDS_APART
-    readings = json.loads((first.parent / "readings.json").read_text())
+    looked = [pd.read_csv(folder / "samples/metadata.csv")["seed"] for folder in (first.parent, *map(first.parent.joinpath, sweep.LOOKED_AT))]
+    assert [len(seeds) for seeds in looked[1:]] == [12, 12, 14]
+    assert pd.concat(looked).is_unique, "what is looked at says nothing of the pictures that are measured"
+    readings, tried = (json.loads((first.parent / name).read_text()) for name in ("readings.json", "between/run.json"))
     assert json.loads((first.parent / "run.json").read_text())["part"] == pytest.approx(readings["part"], abs=1e-4)
+    assert readings["tried"] == pytest.approx(tried["part"], abs=1e-4) and 0 <= readings["seen"] <= 1
     adapter = (first / "pytorch_lora_weights.safetensors").read_bytes()
     assert adapter == (tmp_path / "whole/cells/reference-ratio0.25-alpha0.1-seed0/pytorch_lora_weights.safetensors").read_bytes()
 
@@ -210,10 +221,11 @@ def test_a_setting_younger_than_the_folder_is_taken_as_it_was(preset, config, tm
     sweep._claim(tmp_path, preset, config)
 
 
-def test_rows_of_another_correction_are_not_continued(preset, config, tmp_path):
+@pytest.mark.parametrize("noted", ["correction", "seeds_apart"])
+def test_rows_of_another_kind_are_not_continued(preset, config, tmp_path, noted):
     sweep._claim(tmp_path, preset, config)
     record = json.loads((tmp_path / "sweep.json").read_text())
-    del record["settings"]["correction"]  # as folders of before it was noted
+    del record["settings"][noted]  # as folders of before it was noted
     (tmp_path / "sweep.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match="other settings"):
         sweep._claim(tmp_path, preset, config)
