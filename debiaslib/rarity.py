@@ -178,9 +178,9 @@ def even_shares(read: np.ndarray, *, count: int) -> np.ndarray:
     """What proportions (2,) of two unnamed groups are even, where a balanced reference of `count` faces is read as `read` (2,).
 
     One half of each, or as near to it as the reading allows, give or take the error of counting 1 / (2 sqrt count). The groups
-    that a training set has too few and too many of are half and half in the reference, which is read with half of that error: to aim at
-    the reading would double the error of all (`recalibrated`, seeds 17 to 22 of the kit's evidence: .031 to .016). But where the training set is
-    even already, nothing differs, the groups may be any, and even is what the reference has of them.
+    that a training set has too few and too many of are half and half in the reference, which is read with half of that error: to hold
+    readings against it would make them worse (`known.csv` of the kit's evidence). But where the training set is even already,
+    nothing differs, the groups may be any, and even is what the reference has of them.
     """
     error = 0.5 / np.sqrt(count)
     return np.clip(0.5, read - error, read + error)

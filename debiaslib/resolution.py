@@ -72,6 +72,27 @@ def fair_reading(own: float, *, pictures: int, confusion: Confusion) -> float:
     return float(np.sqrt(2 / np.pi * (0.25 / pictures + beyond)) / (1 - 2 * wrong))
 
 
+def shared_chance(decisions: pd.DataFrame) -> float:
+    """How alike models draw that start from the same noise: the mean correlation of `decisions` (pictures, models) over pairs of them.
+
+    1 is a man, 0 a woman, NaN neither; row i is what became of the same start. Shares of n pictures then err together by
+    sqrt(this / (4 n)) near one half, which the scatter between such models does not show. Raises InputError with fewer than two models.
+    """
+    if decisions.shape[1] < 2:
+        raise InputError(f"decisions of {decisions.shape[1]} model: give two or more, drawn from the same sampling seeds.")
+    return float(decisions.corr().to_numpy()[np.triu_indices(decisions.shape[1], 1)].mean())
+
+
+def read_decisions(out: Path) -> list[pd.DataFrame]:
+    """What the sweep's own judge said of every picture, a table (pictures, cells) a training seed that has two different models."""
+    by_seed = {}
+    for cell, row in sweep.finished_cells(out).items():
+        if row["indicator"] == "none" or row["alpha"] > 0:  # alpha 0 of two indicators is one training
+            words = pd.read_csv(cell / "judged.csv", keep_default_na=False)["perceived"]
+            by_seed.setdefault(row["seed"], {})[cell.name] = words.map({"Man": 1.0, "Woman": 0.0})
+    return [pd.DataFrame(models) for models in by_seed.values() if len(models) > 1]
+
+
 def read_resolution(out: Path, *, progress: bool = True) -> pd.DataFrame:
     """The share of men in each finished cell of the sweep in `out`, by every reader; writes `resolution.csv`.
 
@@ -125,6 +146,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{readers.describe().loc[['mean', 'std']].round(3).to_string()}\n{len(readers)} of {len(table)} rows, which every reader has read")
     for name, own in own_scatter(readers).items():
         print(f"{name}: errs by {own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}] of its own")
+    if alike := [shared_chance(decisions) for decisions in read_decisions(args.sweep)]:
+        print(f"two models that start from the same noise: what they make of it correlates {np.mean(alike):.2f} ({len(alike)} training seeds)")
     return 0
 
 

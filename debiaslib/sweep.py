@@ -374,11 +374,14 @@ def finished_cells(out: Path) -> dict[Path, dict]:
 
 
 def write_table(out: Path) -> None:
-    """`table1.csv`, `cells.csv` with more columns and `curves.csv`, from every cell in `out` that is done."""
+    """`table1.csv`, `cells.csv` with more columns and `curves.csv`, from every cell in `out` that is done; `readings.csv` of those that
+    looked at their own pictures."""
     rows = finished(out)
     tables = {"table1.csv": pd.DataFrame(rows.values(), columns=list(COLUMNS)),
               "cells.csv": pd.DataFrame(rows.values(), columns=list(COLUMNS + MORE)),
               "curves.csv": pd.DataFrame([line for cell, row in rows.items() for line in _curve(cell, row)], columns=list(CURVE))}
+    if read := [_key(row) | read_record(cell / READINGS) for cell, row in rows.items() if (cell / READINGS).exists()]:
+        tables["readings.csv"] = pd.DataFrame(read)
     for name, table in tables.items():
         with replacing(out / name) as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
@@ -388,8 +391,12 @@ def _curve(cell: Path, row: dict, *, every: int = 10) -> list[dict]:
     """A cell's training, a line of means every `every` updates."""
     logged = pd.DataFrame(json.loads((cell / RECORD_FILE).read_text())["curve"])
     means = logged.groupby(logged["step"] // every * every).mean().drop(columns="step").reset_index()
-    return [{name: row[name] for name in ("indicator", "ratio", "alpha", "seed")} | line
+    return [_key(row) | line
             for line in means.rename(columns={"indicator": "cross_entropy"}).to_dict("records")]
+
+
+def _key(row: dict) -> dict:
+    return {name: row[name] for name in ("indicator", "ratio", "alpha", "seed")}
 
 
 def default_workers() -> int:

@@ -4,13 +4,16 @@ A small balanced reference and the training faces differ in their mix of groups 
 two such groups in face embeddings; how much of each is in the pictures that a model drew is then read off. The judge's word
 stands beside it, which knows the groups by name and took no part.
 
-`python -m debiaslib.unlabelled SWEEP` reads a sweep that had a --reference, and writes `unlabelled.csv` there.
+`python -m debiaslib.unlabelled SWEEP` reads a sweep that had a --reference, and writes `unlabelled.csv` there. With --known it
+reads faces of known mix instead, of the split that the sweep compares quality with, and writes `known.csv`.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +26,14 @@ from debiaslib.atomic import replacing
 from debiaslib.controls import read_sweep
 from debiaslib.errors import InputError
 from debiaslib.face_embedding import embed_faces
+from debiaslib.faces import draw_subset, read_pixels
+from debiaslib.finetune import embed_latents, training_rows
 from debiaslib.measure import open_pictures
-from debiaslib.presets import Preset, get_preset, one_thread
+from debiaslib.presets import Preset, encode_latents, get_preset, one_thread
 
 KEPT = "embedding_{count}.npy"
+KNOWN = 0.4, 0.5, 0.6
+"""Shares of men in sets of real faces that are read for a trial."""
 
 
 def read_unlabelled(out: Path, *, count: int = 200, progress: bool = True) -> pd.DataFrame:
@@ -51,6 +58,33 @@ def read_unlabelled(out: Path, *, count: int = 200, progress: bool = True) -> pd
             "judged": row["male_share"] if row["ratio"] < 1 else 1 - row["male_share"]})
     table = pd.DataFrame(rows)
     with replacing(out / "unlabelled.csv") as whole:
+        table.to_csv(whole, index=False, float_format="%.4f")
+    return table
+
+
+def read_known(out: Path, *, seeds: Sequence[int], count: int = 400, progress: bool = True) -> pd.DataFrame:
+    """How well real faces of known mix are read by the groups that the sweep in `out` would find for training seeds `seeds`.
+
+    Sets of `count` faces of the sweep's `reference_split`, none in training set or reference, as the decoder draws them. A row a seed,
+    ratio (.25 and 4) and share: ratio, seed, `men` (the true share), `read` (that share by `Components.proportions`) and
+    `reference` (the same of the balanced reference, where one half is true). Writes `known.csv`. Raises InputError as
+    `read_unlabelled` does, or where there are too few faces.
+    """
+    name, config = read_sweep(out)
+    preset, rows = get_preset(name), []
+    if config.reference is None:
+        raise InputError(f"{out}: that sweep had no --reference, and balance has to come from somewhere.")
+    look = training_rows(config.faces, split=config.reference_split).reset_index(drop=True)
+    pipe = sweep.base_pipeline(preset)
+    features = embed_latents(pipe, encode_latents(pipe.vae, read_pixels(config.faces, look["file_name"].tolist(), size=preset.image_size)))
+    for seed, ratio in tqdm(list(product(seeds, (0.25, 4.0))), desc="known", disable=not progress):
+        found, training, reference = groups_of(preset, config, ratio, seed)
+        men = training.argmin() if ratio < 1 else training.argmax()
+        for share in KNOWN:
+            some = features[draw_subset(look, ratio=share / (1 - share), size=count, seed=seed)]
+            rows.append({"ratio": ratio, "seed": seed, "men": share, "read": found.proportions(some)[men], "reference": reference[men]})
+    table = pd.DataFrame(rows)
+    with replacing(out / "known.csv") as whole:
         table.to_csv(whole, index=False, float_format="%.4f")
     return table
 
@@ -80,12 +114,24 @@ def main(arguments: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, metavar="SWEEP", help="a finished sweep's folder")
     parser.add_argument("--count", type=int, default=200, help="pictures of each cell; default %(default)s")
+    parser.add_argument("--known", type=int, default=0, metavar="N", help="read faces of known mix with the groups of training seeds 0 to N - 1")
     args = parser.parse_args(arguments)
+    if args.known:
+        return _known(args.sweep, args.known)
     with one_thread():
         table = read_unlabelled(args.sweep, count=args.count, progress=sys.stderr.isatty())
     by = table.groupby(["indicator", "ratio", "alpha"])[["in_training", "in_reference", "in_drawn", "judged"]].mean().round(3)
     together = np.corrcoef(table["in_drawn"], table["judged"])[0, 1] if len(table) > 2 else float("nan")
     print(f"{by.to_string()}\n\ncorrelation of in_drawn with the judge's word, {len(table)} cells: {together:.3f}")
+    return 0
+
+
+def _known(out: Path, seeds: int) -> int:
+    with one_thread():
+        table = read_known(out, seeds=range(seeds), progress=sys.stderr.isatty())
+    errors = pd.DataFrame({"as read": table["read"] - table["men"], "held against the reference": table["read"] - table["reference"] + 0.5 - table["men"]})
+    by = errors.groupby([table["ratio"], table["seed"]]).mean()
+    print(f"{by.describe().loc[['mean', 'std']].round(4).to_string()}\n{len(by)} training sets, {len(KNOWN)} shares each; errors of the share of men")
     return 0
 
 

@@ -65,6 +65,31 @@ def test_no_picture_says_nothing():
         resolution.fair_reading(0.1, pictures=0, confusion=Confusion(men_read_man=9, men_read_woman=1, women_read_man=1, women_read_woman=9))
 
 
+def test_models_that_start_alike_draw_alike():
+    """Half of what decides comes from the start, half from the model: the tetrachoric correlation of .5 is one of 1/3 between yes and no."""
+    generator = np.random.default_rng(0)
+    start, own = generator.normal(size=(200_000, 1)), generator.normal(size=(200_000, 3))
+    drawn = pd.DataFrame(start + own > 0).astype(float)
+    assert resolution.shared_chance(drawn) == pytest.approx(1 / 3, abs=0.01)
+    assert resolution.shared_chance(drawn.mask(generator.random(drawn.shape) < 0.1)) == pytest.approx(1 / 3, abs=0.01), "undecided ones say nothing"
+    assert resolution.shared_chance(pd.DataFrame(own > 0).astype(float)) == pytest.approx(0, abs=0.01)
+    with pytest.raises(InputError, match="two or more"):
+        resolution.shared_chance(drawn[[0]])
+
+
+def test_decisions_stand_side_by_side_for_models_of_one_training_seed(tmp_path):
+    for name, row, words in (("none-a", {"indicator": "none", "alpha": 0.0, "seed": 3}, ["Man", "Woman", "no face"]),
+                             ("density-a", {"indicator": "density", "alpha": 0.0, "seed": 3}, ["Man", "Woman", "no face"]),
+                             ("density-b", {"indicator": "density", "alpha": 0.1, "seed": 3}, ["Woman", "", "Man"]),
+                             ("none-c", {"indicator": "none", "alpha": 0.0, "seed": 4}, ["Man"] * 3)):
+        cell = tmp_path / "cells" / name
+        cell.mkdir(parents=True)
+        (cell / "row.json").write_text(json.dumps(row | {"ratio": 0.25}))
+        pd.DataFrame({"perceived": words}).to_csv(cell / "judged.csv", index=False)
+    (found,) = resolution.read_decisions(tmp_path)
+    assert found.to_dict("list") == {"none-a": pytest.approx([1, 0, np.nan], nan_ok=True), "density-b": pytest.approx([0, np.nan, 1], nan_ok=True)}
+
+
 @pytest.mark.parametrize("ratio, unnamed", [(0.25, 0.3), (4.0, 0.7), (1.0, None)])
 def test_a_sweep_is_read_by_all_on_the_pictures_that_two_judges_decided_on(tmp_path, monkeypatch, ratio, unnamed):
     """Twelve pictures, of which either judge leaves one out; what lies in the cell already is not read again."""

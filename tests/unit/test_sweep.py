@@ -100,6 +100,8 @@ def test_recalibrated_trains_twice_and_goes_on_where_it_was_killed(preset, confi
     assert pd.concat(looked).is_unique, "what is looked at says nothing of the pictures that are measured"
     readings, tried = (json.loads((first.parent / name).read_text()) for name in ("readings.json", "between/run.json"))
     assert json.loads((first.parent / "run.json").read_text())["part"] == pytest.approx(readings["part"], abs=1e-4)
+    told = pd.read_csv(tmp_path / "whole/readings.csv")
+    assert told.loc[0, ["indicator", "seed"]].tolist() == ["recalibrated", 0] and told.loc[0, "seen"] == pytest.approx(readings["seen"])
     assert readings["tried"] == pytest.approx(tried["part"], abs=1e-4) and 0 <= readings["seen"] <= 1
     adapter = (first / "pytorch_lora_weights.safetensors").read_bytes()
     assert adapter == (tmp_path / "whole/cells/reference-ratio0.25-alpha0.1-seed0/pytorch_lora_weights.safetensors").read_bytes()

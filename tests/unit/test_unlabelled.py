@@ -1,8 +1,10 @@
 """Reading a mix without labels: what a sweep has to have."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from debiaslib import unlabelled
@@ -36,3 +38,22 @@ def test_rows_speak_of_the_group_that_is_rarer_in_training(tmp_path, monkeypatch
     table = unlabelled.read_unlabelled(tmp_path, count=10, progress=False)
     assert table.loc[0, "in_drawn"] == pytest.approx(0.3, abs=1e-6) and table.loc[0, "judged"] == pytest.approx(judged)
     assert (tmp_path / "unlabelled.csv").exists()
+
+
+def test_faces_of_known_mix_are_read(tmp_path, monkeypatch, capsys):
+    """Men lie at 2 and women at -2: read as they are mixed, whichever group is rarer in training; the reference's reading stands beside."""
+    _sweep(tmp_path, reference="somewhere")
+    look = pd.DataFrame({"file_name": [str(number) for number in range(60)], "gender": ["Male", "Female"] * 30})
+    place = np.where(look["gender"] == "Male", 2.0, -2.0)[:, None]
+    for name, stub in (("training_rows", lambda *_, **__: look), ("read_pixels", lambda *_, **__: np.zeros((60, 64, 64, 3), np.uint8)),
+                       ("encode_latents", lambda *_: None), ("embed_latents", lambda *_: place)):
+        monkeypatch.setattr(unlabelled, name, stub)
+    monkeypatch.setattr(unlabelled.sweep, "base_pipeline", lambda *_: SimpleNamespace(vae=None))
+    groups = Components(origin=np.zeros(1), axis=np.ones(1), centres=np.array([-2.0, 2.0]), deviation=0.5)
+    monkeypatch.setattr(unlabelled, "groups_of", lambda _, __, ratio, ___: (groups, np.array([0.8, 0.2] if ratio < 1 else [0.2, 0.8]), np.array([0.45, 0.55])))
+    table = unlabelled.read_known(tmp_path, seeds=[0, 1], count=30, progress=False)
+    assert len(table) == 2 * 2 * 3 and table["read"].to_numpy() == pytest.approx(table["men"].to_numpy(), abs=1e-6)
+    assert set(table["reference"]) == {0.55} and (tmp_path / "known.csv").exists()
+    monkeypatch.setattr(unlabelled, "read_known", lambda *_, **__: table)
+    assert unlabelled.main([str(tmp_path), "--known", "2"]) == 0
+    assert "-0.05" in capsys.readouterr().out, "held against its reading, all would be read .05 too low"
