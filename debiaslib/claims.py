@@ -9,7 +9,7 @@ Rows are those of a sweep's `table1.csv`, a row a run. They tell the counts: dec
 male_share * decided. A column `control` (empty in a sweep's own rows) names runs made to fail, see `CONTROLS`.
 
 Simulated (true shares of men .20, .29 and .38 along alpha, so corrected FD .30 at alpha 0 and 60 % less at the end; five
-training seeds at the ends, three between, scattering by .02; 800 pictures a model from shared sampling seeds, a tenth
+training seeds at the ends, three between, scattering by .02; 800 pictures a model from sampling seeds that all share, a tenth
 abstained on; recalls .83 and .84 from 842 faces; all other conditions met): the reduction is found in 120 of 120 sweeps,
 the whole claim holds in 99 of 120 with three training seeds a control and in 118 of 120 with five. Three scatter too widely
 to be told from the claim, or move FD by chance. Where nothing moves FD the reduction is found in 2 of 180, the whole claim
@@ -38,7 +38,7 @@ NEEDED = ("indicator", "ratio", "alpha", "seed", "n", "abstained", "male_share")
 PAIRED = ("preset", "faces", "n_train", "train_steps", "sample_steps", "guidance", "n")
 """What a run and its alpha 0 have in common, beside ratio and training seed; a sweep samples both from the same seeds."""
 CONTROL_PAIRED = ("preset", "sample_steps", "guidance", "n")
-"""The same for a control, which may be trained otherwise, or not at all."""
+"""The same for a control, which may be trained otherwise, or not at all (the base, which is drawn once)."""
 
 CONTROLS = ("random", "none", "noise-damaged", "base", "scale .3", "quarter of the steps")
 """What must fail: the weights dealt out by chance; no weights; the alpha-0 pictures under noise; the untouched base model;

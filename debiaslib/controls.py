@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from debiaslib import sweep
 from debiaslib.__main__ import guarded
-from debiaslib.atomic import replacing
+from debiaslib.atomic import read_record, replacing
 from debiaslib.errors import InputError
 from debiaslib.finetune import ADAPTER_FILE, RECORD_FILE, FinetuneConfig, encode_prompts, finetune, fit_loss, write_json
 from debiaslib.generate import SampleConfig, generate, load_adapter
@@ -49,7 +49,7 @@ class Control:
 
     @property
     def folder(self) -> str:
-        """Its place in `SWEEP/controls`. The base has no training, so it is drawn once."""
+        """Its place in `SWEEP/controls`. The base has no training, so it is drawn once, from the sampling seeds of training seed 0."""
         slug = self.name.replace(" ", "-")
         return slug if self.name == "base" else f"{slug}-ratio{self.ratio:g}-seed{self.seed}"
 
@@ -112,7 +112,7 @@ def _row(preset: Preset, config: sweep.SweepConfig, control: Control, folder: Pa
             damage(control.start / "samples", folder / "samples")
         elif not figures.exists():
             sampling = SampleConfig.of(preset, steps=config.sample_steps, guidance=config.guidance,
-                                       seed=sweep.sampling_seed(config, control.seed))
+                                       seed=config.sample_seed if control.name == "base" else _sampling_seed(control.start))
             generate(pipe, n=config.n, config=sampling, out=folder / "samples", model=model)
     if not figures.exists():
         measured = sweep.figures_of(folder, preset, sweep.instruments(preset, config))
@@ -120,6 +120,11 @@ def _row(preset: Preset, config: sweep.SweepConfig, control: Control, folder: Pa
     steps = {"base": 0, "quarter of the steps": start["train_steps"] // PART}.get(control.name, start["train_steps"])
     return {"control": control.name, "indicator": "none", "ratio": control.ratio, "alpha": 0.0, "seed": control.seed,
             **json.loads(figures.read_text()), **sweep.settings_of(preset, config), "train_steps": steps, "fit_loss": fit}
+
+
+def _sampling_seed(start: Path) -> int:
+    """The first sampling seed of the run that a control stands beside."""
+    return read_record(start / sweep.SAMPLES / "generate.json")["settings"]["seed"]
 
 
 @contextmanager

@@ -216,8 +216,8 @@ def mean_over_seeds(runs: Sequence[Run], *, quantity: str = "share", confusion: 
 
     Student's t on the runs' own figures and no bootstrap, which covers .75 of the time with three runs and .83 with five
     (simulated, at .95); the price is width. It is never narrower than the pooled sampling error, for three runs may agree
-    by luck. Runs that share their sampling seeds, as in a sweep, have sampling noise in common that does not show between
-    them: given as decisions, in the seeds' order, their covariance is added (simulated .96 to .99); counts tell nothing of
+    by luck. Runs that share their sampling seeds (those of a sweep do within a training seed) have sampling noise in common that does not show
+    between them: given as decisions, in the seeds' order, their covariance is added (simulated .96 to .99); counts tell nothing of
     it (down to .77 with five runs). Noise lifts every FD near 0, never lowers it: the high end of a mean FD stands on it,
     the low end on the signed deviations, whose mean is no larger and unbiased.
     Simulated coverage at .95, 3 and 5 runs that scatter by .03, 50 to 5000 pictures (1000 repeats, `debiaslib.coverage`): with a

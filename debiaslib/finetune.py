@@ -521,8 +521,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_reference(parser)
     parser.add_argument("--first", type=Path, default=None, metavar="DIR",
                         help="for the indicator `recalibrated`: the folder of a training by `reference` on the same faces, with "
-                             "pictures (400 or so) that `generate --model DIR --out DIR/samples` drew with it; `mix` then finds "
-                             "the place between both")
+                             "pictures that `generate --model DIR -n 400 --seed 1000000 --out DIR/samples` drew with it (other seeds "
+                             "than those that you measure later); `mix` then finds the place between both")
     parser.add_argument("--steps", type=int, default=None, help="updates; default the preset's")
     parser.add_argument("--learning-rate", type=float, default=None, help="default the preset's")
     parser.add_argument("--checkpointing", action="store_true", default=None,
@@ -556,7 +556,7 @@ def check_first(needs: frozenset[str], first: Path | None, given: dict) -> None:
     if first is None or not (first / ADAPTER_FILE).exists():
         found = "" if first is None else f" {first} holds no adapter."
         raise InputError(f"indicator 'recalibrated': needs {WANTED['drawn']}.{found} Train with --indicator reference --out DIR, "
-                         "then `debiaslib generate --model DIR -n 400 --out DIR/samples`.")
+                         "then `debiaslib generate --model DIR -n 400 --seed 1000000 --out DIR/samples`.")
     record = read_record(first / RECORD_FILE)
     if record["config"]["indicator"] != "reference" or "part" in record:
         raise InputError(f"{first}: was not trained by `reference`. Give --first a training with --indicator reference.")

@@ -181,11 +181,12 @@ class ReferenceIndicator(WeightingIndicator):
 
 
 class RecalibratedIndicator(ReferenceIndicator):
-    """`reference`, and then again: a first training's own pictures tell by how much it missed the reference's mix.
+    """`reference`, and then again: a first training's own pictures tell by how much it missed even.
 
     v_i = (the reference's v_i) (1 - q_i + u q_i), q_i the chance of face i to be of the second of two unnamed groups, u such
-    that v aims past even by twice what the first training missed (`rarity.recalibrated_values`). It costs a second training,
-    and what is kept lies between both (`mixing`): where, the pictures of both say, and those of a mix that is tried.
+    that v aims past even by twice what the first training missed, by .15 at least (`rarity.recalibrated_values`). It costs a second
+    training and 1,600 pictures, of both trainings and of a mix that is tried: they say where between both the mix lies that is
+    kept (`mixing`).
     """
 
     name = "recalibrated"

@@ -42,7 +42,7 @@ from debiaslib.presets import get_preset, load_pipeline, sha256
 
 @dataclass(frozen=True)
 class Readings:
-    """The share of one of two unnamed groups in the pictures of either training, what of it is `even`, and the `part` of the second
+    """The share of one of two unnamed groups in the pictures of either training, the share that is `even`, and the `part` of the second
     training that belongs in the mix. Where a mix was looked at, its part (`tried`) and the share in its pictures (`seen`)."""
 
     first: float
@@ -113,11 +113,11 @@ def trained_as(record: dict) -> FinetuneConfig:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `debiaslib mix`."""
     parser.add_argument("second", type=Path, metavar="DIR",
-                        help="the folder of a training by `recalibrated`, with pictures (400 or so) that `generate --model DIR --out "
-                             "DIR/samples` drew with it; the first training is the one that it was given")
+                        help="the folder of a training by `recalibrated`, with pictures that `generate --model DIR -n 400 --seed 2000000 "
+                             "--out DIR/samples` drew with it; the first training is the one that it was given")
     parser.add_argument("--tried", type=Path, metavar="DIR",
-                        help="an earlier mix of the same two, with pictures (800 or so) that `generate --model DIR --out DIR/samples` "
-                             "drew with it: they say by how much it misses, and this mix is better by that")
+                        help="an earlier mix of the same two, with pictures that `generate --model DIR -n 800 --seed 3000000 --out "
+                             "DIR/samples` drew with it: what they miss even by is taken off in this mix")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where adapter and run.json go")
     parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
 
@@ -131,36 +131,35 @@ def run(args: argparse.Namespace) -> int:
                          "before this.")
     began, first, needs = time.perf_counter(), Path(given["first"]), needs_of(["recalibrated"])
     check_first(needs, first, given)
-    folders, preset = [first, args.second] + [args.tried] * bool(args.tried), get_preset(record["preset"])
-    tried = None if args.tried is None else _tried(args.tried, first, args.second)
+    folders, preset = [folder for folder in (first, args.second, args.tried) if folder], get_preset(record["preset"])
+    parts = [_part_of(folder, first, args.second) for folder in folders[2:]]
     if _mixed_already(args.out, folders, overwrite=args.overwrite):
         print(f"{args.out}: mixed already of these; nothing to do (--overwrite mixes again).")
         return 0
-    again, *between = (load_drawn(folder, image_size=preset.image_size) for folder in folders[1:])
+    looked = [embed_faces(load_drawn(folder, image_size=preset.image_size)) for folder in folders[1:]]
     pipe = load_pipeline(preset)
     _, data = load_set(pipe, preset, given, needs=needs, config=trained_as(record), progress=sys.stderr.isatty())
-    found = read_part(data.evidence, embed_faces(again), tried=None if tried is None else (tried, embed_faces(between[0])))
-    notes = {"readings": asdict(found), "command": "debiaslib " + " ".join(sys.argv[1:])}
-    notes |= {"tried": sources(args.tried)} if args.tried else {}
+    found = read_part(data.evidence, looked[0], tried=(parts[0], looked[1]) if parts else None)
+    notes = {"readings": asdict(found), "mixed": sources(*folders), "command": "debiaslib " + " ".join(sys.argv[1:])}
     mixed = mix_adapters(pipe, data, first=first, second=args.second, part=found.part, out=args.out, notes=notes)
-    print(f"{args.out / ADAPTER_FILE}: {_told(found, len(again))}; so {found.part:.2f} of the second goes into the mix. "
+    print(f"{args.out / ADAPTER_FILE}: {_told(found, *map(len, looked))}; so {found.part:.2f} of the second goes into the mix. "
           f"Fit {mixed['fit_loss']:.4f}; {time.perf_counter() - began:.0f} s")
     return 0
 
 
-def _tried(mix: Path, first: Path, second: Path) -> float:
+def _part_of(mix: Path, first: Path, second: Path) -> float:
     """The part of the second training in an earlier mix. Raises InputError where it is no mix of these two."""
     record = ended(mix) or {}
-    if record.get("mixed") != sources(first, second):
+    if record.get("mixed", [])[:2] != sources(first, second):
         raise InputError(f"{mix}: holds no mix of {first} and {second}. Give --tried what `debiaslib mix {second} --out DIR` wrote.")
     return float(record["part"])
 
 
-def _told(found: Readings, pictures: int) -> str:
+def _told(found: Readings, pictures: int, of_mix: int = 0) -> str:
     told = (f"of two unnamed groups the one that is rarer in training makes up {found.first:.3f} of the first training's pictures, "
             f"{found.second:.3f} of the second's ({pictures} of them: +-{0.5 / pictures ** 0.5:.3f} by counting), where {found.even:.3f} "
             "is even")
-    return told if found.seen is None else f"{told}; with {found.tried:.2f} of the second it made up {found.seen:.3f}"
+    return f"{told}; with {found.tried:.2f} of the second it made up {found.seen:.3f} of {of_mix}" if of_mix else told
 
 
 def _mixed_already(out: Path, folders: list[Path], *, overwrite: bool) -> bool:
@@ -168,6 +167,6 @@ def _mixed_already(out: Path, folders: list[Path], *, overwrite: bool) -> bool:
     if out.resolve() in [folder.resolve() for folder in folders]:
         raise InputError(f"{out}: holds what goes into the mix. Give another --out.")
     found = None if overwrite else ended(out)
-    if found is not None and found.get("mixed", []) + found.get("tried", []) != sources(*folders):
+    if found is not None and found.get("mixed") != sources(*folders):
         raise InputError(f"{out}: holds another adapter. Give another --out, or --overwrite.")
     return found is not None

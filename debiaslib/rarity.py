@@ -177,10 +177,10 @@ def _settled(reduced: np.ndarray, members: np.ndarray, sets: np.ndarray, *, shar
 def even_shares(read: np.ndarray, *, count: int) -> np.ndarray:
     """What proportions (2,) of two unnamed groups are even, where a balanced reference of `count` faces is read as `read` (2,).
 
-    One half of each, or as near to it as the reading allows, give or take the error of counting 1 / (2 sqrt count). The groups
-    that a training set has too few and too many of are half and half in the reference, which is read with half of that error: to hold
-    readings against it would make them worse (`known.csv` of the kit's evidence). But where the training set is even already,
-    nothing differs, the groups may be any, and even is what the reference has of them.
+    One half of each, or as near to it as the reading allows, give or take the error of counting, 1 / (2 sqrt count). The groups of
+    which a training set has too few and too many are half and half in a balanced reference. What is read of it scatters by half of that error,
+    and to hold other readings against it would carry this into each of them (`known.csv` of the kit's evidence). Only a reading
+    that counting does not explain says that other groups were found than the balanced ones: so where the training set is even already.
     """
     error = 0.5 / np.sqrt(count)
     return np.clip(0.5, read - error, read + error)
@@ -218,9 +218,9 @@ def mixing_part(first: float, second: float, *, even: float, tried: tuple[float,
 
     `first` and `second` are the shares that the two draw. Between them the share moves nearly in a line, x = first + part (second -
     first). But a reading errs, and half of each is where chance in two trainings cancels best: so part minimises (x - even)^2 +
-    doubt^2 (part - 1/2)^2. What cancels is not chance alone: a mix lies beside that line. Its part and the share that it draws,
-    `tried`, say by how much; the line then goes through it, and the doubt is about leaving it. The doubt is a setting, made for
-    readings that err by .04 (`recalibrated`, seeds 0 to 9 of the kit's evidence).
+    doubt^2 (part - 1/2)^2. A mix lies a little beside that line, too. Where one was `tried` (its part, and the share that it draws), the
+    line is shifted to go through it, and the doubt is about leaving its part instead of 1/2. The doubt is a setting, made for readings that
+    err by .04 (`recalibrated`, seeds 0 to 9 of the kit's evidence).
     """
     gap, (part, share) = second - first, tried or (0.5, (first + second) / 2)
     return float(np.clip(part - (share - even) * gap / (gap**2 + doubt**2), 0, 1))

@@ -169,7 +169,7 @@ def _lead(table: pd.DataFrame) -> str:
     first = table.iloc[0]
     return (f"{len(table)} fine-tuned models of the preset {first['preset']!r}, each trained on {first['n_train']} faces "
             f"({first['faces']}) for {first['train_steps']} steps, then judged on {first['n']} pictures of the neutral "
-            f"prompt ({first['sample_steps']} steps, guidance {first['guidance']:g}), the same sampling seeds for all of one training seed.")
+            f"prompt ({first['sample_steps']} steps, guidance {first['guidance']:g}), the same sampling seeds for all models of one training seed.")
 
 
 def _template() -> jinja2.Template:

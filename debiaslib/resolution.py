@@ -33,8 +33,6 @@ from debiaslib.rarity import even_shares
 from debiaslib.two_judges import read_cell
 from debiaslib.unlabelled import embedded, groups_of
 
-KEY = ["indicator", "ratio", "alpha", "seed"]
-
 
 def own_scatter(readings: pd.DataFrame, *, draws: int = 2000, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
     """Each reader's own standard deviation, by name, from `readings` (sets, readers) of shares in [0, 1]; each set counted once.
@@ -78,27 +76,28 @@ def shared_chance(decisions: pd.DataFrame) -> float:
     1 is a man, 0 a woman, NaN neither; row i is what became of the same start. Shares of n pictures then err together by
     sqrt(this / (4 n)) near one half, which the scatter between such models does not show. Raises InputError with fewer than two models.
     """
-    if decisions.shape[1] < 2:
-        raise InputError(f"decisions of {decisions.shape[1]} model: give two or more, drawn from the same sampling seeds.")
-    return float(decisions.corr().to_numpy()[np.triu_indices(decisions.shape[1], 1)].mean())
+    told = decisions.loc[:, decisions.nunique() > 1]  # a model of one gender alone has no correlation
+    if told.shape[1] < 2:
+        raise InputError(f"decisions of {told.shape[1]} model: give two or more, drawn from the same sampling seeds.")
+    return float(np.nanmean(told.corr().to_numpy()[np.triu_indices(told.shape[1], 1)]))
 
 
 def read_decisions(out: Path) -> list[pd.DataFrame]:
     """What the sweep's own judge said of every picture, a table (pictures, cells) a training seed that has two different models."""
     by_seed = {}
     for cell, row in sweep.finished_cells(out).items():
-        if row["indicator"] == "none" or row["alpha"] > 0:  # alpha 0 of two indicators is one training
-            words = pd.read_csv(cell / "judged.csv", keep_default_na=False)["perceived"]
-            by_seed.setdefault(row["seed"], {})[cell.name] = words.map({"Man": 1.0, "Woman": 0.0})
-    return [pd.DataFrame(models) for models in by_seed.values() if len(models) > 1]
+        words = pd.read_csv(cell / "judged.csv", keep_default_na=False)["perceived"]
+        by_seed.setdefault(row["seed"], {})[cell.name] = words.map({"Man": 1.0, "Woman": 0.0})
+    models = [pd.DataFrame(found).T.drop_duplicates().T for found in by_seed.values()]  # alpha 0 is one training, whatever the indicator
+    return [found for found in models if found.shape[1] > 1]
 
 
 def read_resolution(out: Path, *, progress: bool = True) -> pd.DataFrame:
     """The share of men in each finished cell of the sweep in `out`, by every reader; writes `resolution.csv`.
 
     A row a cell: indicator, ratio, alpha, seed, and of the pictures that the first two judges decided on a column a judge and `unnamed`, the
-    unnamed groups less what the reference says is even (empty where there was none, or the training faces were even). Cells that were read
-    are not read again. Raises InputError where no cell is done.
+    same by the unnamed groups, moved so that what `rarity.even_shares` calls even is one half (empty where there was no reference, or
+    the training faces were even). Cells that were read are not read again. Raises InputError where no cell is done.
     """
     soft, tuned = Judge(JudgeConfig(gender="soft", age=False)), attributes.get_judge("tuned", attributes=("male",))
     cells, rows, (name, config) = sweep.finished_cells(out), [], read_sweep(out)
@@ -106,7 +105,7 @@ def read_resolution(out: Path, *, progress: bool = True) -> pd.DataFrame:
         words = read_cell(cell, soft)
         decided = words.isin(["Man", "Woman"]).all(axis=1).to_numpy()
         said = (words[decided] == "Man").mean().rename({"first": "bundled", "second": "soft"}).to_dict()
-        rows.append({column: row[column] for column in KEY} | said | {"tuned": (_tuned(cell, tuned)[decided] > 0.5).mean(),
+        rows.append(sweep.key_of(row) | said | {"tuned": (_tuned(cell, tuned)[decided] > 0.5).mean(),
                                                                 "unnamed": _unnamed(get_preset(name), config, cell, row, decided)})
     table = pd.DataFrame(rows)
     with replacing(out / "resolution.csv") as whole:
@@ -141,13 +140,13 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     with one_thread():
         table = read_resolution(args.sweep, progress=sys.stderr.isatty())
-    readers = table.drop(columns=KEY).drop_duplicates()  # alpha 0 of two indicators is one training
+    readers = table.drop(columns=list(sweep.KEY)).drop_duplicates()  # alpha 0 of two indicators is one training
     readers = readers.dropna(axis=1) if readers["unnamed"].isna().all() else readers.dropna()
     print(f"{readers.describe().loc[['mean', 'std']].round(3).to_string()}\n{len(readers)} of {len(table)} rows, which every reader has read")
-    for name, own in own_scatter(readers).items():
-        print(f"{name}: errs by {own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}] of its own")
     if alike := [shared_chance(decisions) for decisions in read_decisions(args.sweep)]:
         print(f"two models that start from the same noise: what they make of it correlates {np.mean(alike):.2f} ({len(alike)} training seeds)")
+    for name, own in own_scatter(readers).items():
+        print(f"{name}: errs by {own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}] of its own")
     return 0
 
 

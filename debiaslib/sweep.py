@@ -56,7 +56,10 @@ MORE = ("top_share", "embed_s", "male_share_low", "male_share_high", "fd_correct
         *(f"{name}_within{end}" for name in compare.METRICS for end in ("", "_low", "_high")))
 """What `cells.csv` tells beyond `table1.csv`."""
 
-CURVE = ("indicator", "ratio", "alpha", "seed", "step", "denoising", "cross_entropy", "indicator_accuracy")
+KEY = ("indicator", "ratio", "alpha", "seed")
+"""What tells one cell from another."""
+
+CURVE = (*KEY, "step", "denoising", "cross_entropy", "indicator_accuracy")
 """What `curves.csv` tells of the trainings; the last two of `literal` alone."""
 
 SOURCES = ("faces", "compare_with", "reference", "unlabelled")
@@ -223,9 +226,11 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
         found, commands = before["settings"], before["command"].splitlines()
         grid = ("ratios", "alphas", "indicators", "seeds")
         default = asdict(SweepConfig(faces=""))  # of a setting that is younger than the record
-        if any(_leading_to(name, found.get(name, default.get(name))) != _leading_to(name, value)
-               for name, value in settings.items() if name not in grid):
-            raise InputError(f"{out}: holds a sweep of other settings. Give another --out.")
+        other = [name for name, value in settings.items() if name not in grid
+                 and _leading_to(name, found.get(name, default.get(name))) != _leading_to(name, value)]
+        if other:
+            earlier = ", which an earlier kit did not have," * ("seeds_apart" in other and "seeds_apart" not in found)
+            raise InputError(f"{out}: holds a sweep of other settings ({', '.join(other)}{earlier}). Give another --out.")
     out.mkdir(parents=True, exist_ok=True)
     machine = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count()}
     commands = list(dict.fromkeys([*commands, "debiaslib " + " ".join(sys.argv[1:])]))
@@ -307,16 +312,16 @@ def _measure_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path)
 
 
 def _train_twice(pipe: StableDiffusionPipeline, data: TrainingSet, training: FinetuneConfig, folder: Path, sampling: SampleConfig) -> dict:
-    """A training by `reference`, another that aims past even by twice what the first one missed, a mix of both, and a better one."""
+    """A training by `reference`, another that aims past even, a mix of both that is tried, and a better one."""
     (first, second, between), looked = (folder / part for part in LOOKED_AT), []
     for out, indicator in ((first, "reference"), (second, training.indicator)):
         if ended(out) is None:
             finetune(pipe, data, config=replace(training, indicator=indicator), out=out, progress=False)
         looked.append(_look(pipe, out, sampling))
         data = replace(data, evidence=replace(data.evidence, drawn=looked[0]))
-    found = read_part(data.evidence, looked[1])
-    mix_adapters(pipe, data, first=first, second=second, part=found.part, out=between)
-    found = read_part(data.evidence, looked[1], tried=(found.part, _look(pipe, between, sampling)))
+    tried = ended(between) or mix_adapters(pipe, data, first=first, second=second, out=between,
+                                           part=read_part(data.evidence, looked[1]).part)
+    found = read_part(data.evidence, looked[1], tried=(tried["part"], _look(pipe, between, sampling)))
     write_json(folder / READINGS, asdict(found))
     return mix_adapters(pipe, data, first=first, second=second, part=found.part, out=folder)
 
@@ -380,7 +385,7 @@ def write_table(out: Path) -> None:
     tables = {"table1.csv": pd.DataFrame(rows.values(), columns=list(COLUMNS)),
               "cells.csv": pd.DataFrame(rows.values(), columns=list(COLUMNS + MORE)),
               "curves.csv": pd.DataFrame([line for cell, row in rows.items() for line in _curve(cell, row)], columns=list(CURVE))}
-    if read := [_key(row) | read_record(cell / READINGS) for cell, row in rows.items() if (cell / READINGS).exists()]:
+    if read := [key_of(row) | read_record(cell / READINGS) for cell, row in rows.items() if (cell / READINGS).exists()]:
         tables["readings.csv"] = pd.DataFrame(read)
     for name, table in tables.items():
         with replacing(out / name) as partial:
@@ -391,12 +396,12 @@ def _curve(cell: Path, row: dict, *, every: int = 10) -> list[dict]:
     """A cell's training, a line of means every `every` updates."""
     logged = pd.DataFrame(json.loads((cell / RECORD_FILE).read_text())["curve"])
     means = logged.groupby(logged["step"] // every * every).mean().drop(columns="step").reset_index()
-    return [_key(row) | line
-            for line in means.rename(columns={"indicator": "cross_entropy"}).to_dict("records")]
+    return [key_of(row) | line for line in means.rename(columns={"indicator": "cross_entropy"}).to_dict("records")]
 
 
-def _key(row: dict) -> dict:
-    return {name: row[name] for name in ("indicator", "ratio", "alpha", "seed")}
+def key_of(row: dict) -> dict:
+    """What tells this row's cell from another."""
+    return {name: row[name] for name in KEY}
 
 
 def default_workers() -> int:
@@ -422,7 +427,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_reference(parser)
     parser.add_argument("--alphas", type=_numbers, nargs="+", default=default.alphas, help="default 0 .01 .05 .1")
     parser.add_argument("--indicators", nargs="+", choices=sorted(INDICATORS), default=default.indicators, help="default literal")
-    parser.add_argument("--seeds", type=int, nargs="+", default=default.seeds, help="training seeds; default 0")
+    parser.add_argument("--seeds", type=int, nargs="+", default=default.seeds, help="training seeds, each with sampling seeds of its own; default 0")
     parser.add_argument("-n", type=int, default=default.n, help="pictures a cell; default %(default)s, 800 for the full table")
     parser.add_argument("--train-steps", type=int, default=None, help="default the preset's")
     parser.add_argument("--sample-steps", type=int, default=None, help="default the preset's")

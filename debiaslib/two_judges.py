@@ -124,7 +124,7 @@ def read_twice(out: Path, *, second: Judge | None = None, progress: bool = True)
     """
     rows = sweep.finished_cells(out)
     second = second or Judge(JudgeConfig(gender="soft", age=False))
-    table = pd.DataFrame([{name: row[name] for name in ("indicator", "ratio", "alpha", "seed")} | _counted(cell, second)
+    table = pd.DataFrame([sweep.key_of(row) | _counted(cell, second)
                           for cell, row in tqdm(rows.items(), desc="two judges", disable=not progress)])
     with replacing(out / "two_judges.csv") as whole:
         table.assign(second=second.key).to_csv(whole, index=False)

@@ -5,7 +5,7 @@ two such groups in face embeddings; how much of each is in the pictures that a m
 stands beside it, which knows the groups by name and took no part.
 
 `python -m debiaslib.unlabelled SWEEP` reads a sweep that had a --reference, and writes `unlabelled.csv` there. With --known it
-reads faces of known mix instead, of the split that the sweep compares quality with, and writes `known.csv`.
+reads real faces of known mix instead, those that the sweep compares quality with, and writes `known.csv`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from debiaslib.atomic import replacing
 from debiaslib.controls import read_sweep
 from debiaslib.errors import InputError
 from debiaslib.face_embedding import embed_faces
-from debiaslib.faces import draw_subset, read_pixels
+from debiaslib.faces import draw_subset, read_metadata, read_pixels
 from debiaslib.finetune import embed_latents, training_rows
 from debiaslib.measure import open_pictures
 from debiaslib.presets import Preset, encode_latents, get_preset, one_thread
@@ -42,18 +42,17 @@ def read_unlabelled(out: Path, *, count: int = 200, progress: bool = True) -> pd
     A row a cell whose training faces were not even: indicator, ratio, alpha, seed, in_training, in_reference, in_drawn (of `count`
     pictures, by `Components.proportions`), judged (the judge's share of the gender that is rarer in training, uncorrected).
     Writes `unlabelled.csv`; what is embedded is not embedded again. Raises InputError where there is no sweep, no finished cell, or
-    the sweep had no reference.
+    the sweep had no reference, or only training faces that were even.
     """
-    name, config = read_sweep(out)
-    preset, rows = get_preset(name), []
-    if config.reference is None:
-        raise InputError(f"{out}: that sweep had no --reference, and balance has to come from somewhere.")
+    (preset, config), rows = _with_reference(out), []
     cells = {cell: row for cell, row in sweep.finished_cells(out).items() if row["ratio"] != 1}
+    if not cells:
+        raise InputError(f"{out}: all training faces there were even, so that no group is the rarer one. Run the sweep with other --ratios.")
     for cell, row in tqdm(cells.items(), desc="unlabelled", disable=not progress):
         found, training, reference = groups_of(preset, config, row["ratio"], row["seed"])
         drawn = found.proportions(embedded(cell, count=count, size=preset.image_size))
         rare = training.argmin()
-        rows.append({name: row[name] for name in ("indicator", "ratio", "alpha", "seed")} | {
+        rows.append(sweep.key_of(row) | {
             "in_training": training[rare], "in_reference": reference[rare], "in_drawn": drawn[rare],
             "judged": row["male_share"] if row["ratio"] < 1 else 1 - row["male_share"]})
     table = pd.DataFrame(rows)
@@ -65,28 +64,36 @@ def read_unlabelled(out: Path, *, count: int = 200, progress: bool = True) -> pd
 def read_known(out: Path, *, seeds: Sequence[int], count: int = 400, progress: bool = True) -> pd.DataFrame:
     """How well real faces of known mix are read by the groups that the sweep in `out` would find for training seeds `seeds`.
 
-    Sets of `count` faces of the sweep's `reference_split`, none in training set or reference, as the decoder draws them. A row a seed,
-    ratio (.25 and 4) and share: ratio, seed, `men` (the true share), `read` (that share by `Components.proportions`) and
-    `reference` (the same of the balanced reference, where one half is true). Writes `known.csv`. Raises InputError as
-    `read_unlabelled` does, or where there are too few faces.
+    Sets of `count` faces of the sweep's `reference_split`, which holds none to train on, as the decoder draws them. A row a seed,
+    ratio (.25 and 4) and share: ratio, seed, `men` (the true share), `read` (that share by `Components.proportions`),
+    `reference` (the same of the balanced reference, where one half is true) and `even` (what `rarity.even_shares` makes of that). Writes
+    `known.csv`. Raises InputError where there is no sweep, it had no reference, or its faces no splits or too few faces.
     """
-    name, config = read_sweep(out)
-    preset, rows = get_preset(name), []
-    if config.reference is None:
-        raise InputError(f"{out}: that sweep had no --reference, and balance has to come from somewhere.")
-    look = training_rows(config.faces, split=config.reference_split).reset_index(drop=True)
+    (preset, config), rows = _with_reference(out), []
+    source = config.compare_with or config.faces
+    if "split" not in read_metadata(source):
+        raise InputError(f"{source}: no column split, and faces to train on would be read as well. Give a sweep of faces with splits.")
+    look = training_rows(source, split=config.reference_split).reset_index(drop=True)
     pipe = sweep.base_pipeline(preset)
-    features = embed_latents(pipe, encode_latents(pipe.vae, read_pixels(config.faces, look["file_name"].tolist(), size=preset.image_size)))
+    features = embed_latents(pipe, encode_latents(pipe.vae, read_pixels(source, look["file_name"].tolist(), size=preset.image_size)))
     for seed, ratio in tqdm(list(product(seeds, (0.25, 4.0))), desc="known", disable=not progress):
         found, training, reference = groups_of(preset, config, ratio, seed)
         men = training.argmin() if ratio < 1 else training.argmax()
         for share in KNOWN:
             some = features[draw_subset(look, ratio=share / (1 - share), size=count, seed=seed)]
-            rows.append({"ratio": ratio, "seed": seed, "men": share, "read": found.proportions(some)[men], "reference": reference[men]})
+            rows.append({"ratio": ratio, "seed": seed, "men": share, "read": found.proportions(some)[men], "reference": reference[men],
+                         "even": rarity.even_shares(reference, count=config.reference_size)[men]})
     table = pd.DataFrame(rows)
     with replacing(out / "known.csv") as whole:
         table.to_csv(whole, index=False, float_format="%.4f")
     return table
+
+
+def _with_reference(out: Path) -> tuple[Preset, sweep.SweepConfig]:
+    name, config = read_sweep(out)
+    if config.reference is None:
+        raise InputError(f"{out}: that sweep had no --reference, and balance has to come from somewhere.")
+    return get_preset(name), config
 
 
 @lru_cache(maxsize=1)
@@ -113,23 +120,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m debiaslib.unlabelled", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, metavar="SWEEP", help="a finished sweep's folder")
-    parser.add_argument("--count", type=int, default=200, help="pictures of each cell; default %(default)s")
-    parser.add_argument("--known", type=int, default=0, metavar="N", help="read faces of known mix with the groups of training seeds 0 to N - 1")
+    parser.add_argument("--count", type=int, default=None, help="pictures of each cell, default 200, or faces of a known mix, default 400")
+    parser.add_argument("--known", type=int, default=None, metavar="N", help="read faces of known mix with the groups of training seeds 0 to N - 1")
     args = parser.parse_args(arguments)
-    if args.known:
-        return _known(args.sweep, args.known)
+    if args.known is not None:
+        return _known(args.sweep, args.known, args.count or 400)
     with one_thread():
-        table = read_unlabelled(args.sweep, count=args.count, progress=sys.stderr.isatty())
+        table = read_unlabelled(args.sweep, count=args.count or 200, progress=sys.stderr.isatty())
     by = table.groupby(["indicator", "ratio", "alpha"])[["in_training", "in_reference", "in_drawn", "judged"]].mean().round(3)
     together = np.corrcoef(table["in_drawn"], table["judged"])[0, 1] if len(table) > 2 else float("nan")
     print(f"{by.to_string()}\n\ncorrelation of in_drawn with the judge's word, {len(table)} cells: {together:.3f}")
     return 0
 
 
-def _known(out: Path, seeds: int) -> int:
+def _known(out: Path, seeds: int, count: int) -> int:
+    if seeds < 2:
+        raise InputError(f"--known {seeds}: give 2 training seeds or more.")
     with one_thread():
-        table = read_known(out, seeds=range(seeds), progress=sys.stderr.isatty())
-    errors = pd.DataFrame({"as read": table["read"] - table["men"], "held against the reference": table["read"] - table["reference"] + 0.5 - table["men"]})
+        table = read_known(out, seeds=range(seeds), count=count, progress=sys.stderr.isatty())
+    held = {"as read": 0.5, "held against what is even": table["even"], "held against the reference": table["reference"]}
+    errors = pd.DataFrame({name: table["read"] - even + 0.5 - table["men"] for name, even in held.items()})
     by = errors.groupby([table["ratio"], table["seed"]]).mean()
     print(f"{by.describe().loc[['mean', 'std']].round(4).to_string()}\n{len(by)} training sets, {len(KNOWN)} shares each; errors of the share of men")
     return 0

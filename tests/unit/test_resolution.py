@@ -73,8 +73,9 @@ def test_models_that_start_alike_draw_alike():
     assert resolution.shared_chance(drawn) == pytest.approx(1 / 3, abs=0.01)
     assert resolution.shared_chance(drawn.mask(generator.random(drawn.shape) < 0.1)) == pytest.approx(1 / 3, abs=0.01), "undecided ones say nothing"
     assert resolution.shared_chance(pd.DataFrame(own > 0).astype(float)) == pytest.approx(0, abs=0.01)
+    assert resolution.shared_chance(drawn.assign(men_alone=1.0)) == pytest.approx(1 / 3, abs=0.01)
     with pytest.raises(InputError, match="two or more"):
-        resolution.shared_chance(drawn[[0]])
+        resolution.shared_chance(drawn[[0]].assign(men_alone=1.0))
 
 
 def test_decisions_stand_side_by_side_for_models_of_one_training_seed(tmp_path):
@@ -87,7 +88,7 @@ def test_decisions_stand_side_by_side_for_models_of_one_training_seed(tmp_path):
         (cell / "row.json").write_text(json.dumps(row | {"ratio": 0.25}))
         pd.DataFrame({"perceived": words}).to_csv(cell / "judged.csv", index=False)
     (found,) = resolution.read_decisions(tmp_path)
-    assert found.to_dict("list") == {"none-a": pytest.approx([1, 0, np.nan], nan_ok=True), "density-b": pytest.approx([0, np.nan, 1], nan_ok=True)}
+    assert {name: list(words) for name, words in found.items()} == {found.columns[0]: pytest.approx([1, 0, np.nan], nan_ok=True), "density-b": pytest.approx([0, np.nan, 1], nan_ok=True)}
 
 
 @pytest.mark.parametrize("ratio, unnamed", [(0.25, 0.3), (4.0, 0.7), (1.0, None)])

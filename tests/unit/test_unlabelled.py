@@ -45,7 +45,7 @@ def test_faces_of_known_mix_are_read(tmp_path, monkeypatch, capsys):
     _sweep(tmp_path, reference="somewhere")
     look = pd.DataFrame({"file_name": [str(number) for number in range(60)], "gender": ["Male", "Female"] * 30})
     place = np.where(look["gender"] == "Male", 2.0, -2.0)[:, None]
-    for name, stub in (("training_rows", lambda *_, **__: look), ("read_pixels", lambda *_, **__: np.zeros((60, 64, 64, 3), np.uint8)),
+    for name, stub in (("read_metadata", lambda *_: look.assign(split="evaluate")), ("training_rows", lambda *_, **__: look), ("read_pixels", lambda *_, **__: np.zeros((60, 64, 64, 3), np.uint8)),
                        ("encode_latents", lambda *_: None), ("embed_latents", lambda *_: place)):
         monkeypatch.setattr(unlabelled, name, stub)
     monkeypatch.setattr(unlabelled.sweep, "base_pipeline", lambda *_: SimpleNamespace(vae=None))
@@ -57,3 +57,19 @@ def test_faces_of_known_mix_are_read(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(unlabelled, "read_known", lambda *_, **__: table)
     assert unlabelled.main([str(tmp_path), "--known", "2"]) == 0
     assert "-0.05" in capsys.readouterr().out, "held against its reading, all would be read .05 too low"
+    assert unlabelled.guarded("unlabelled", lambda: unlabelled.main([str(tmp_path), "--known", "1"])) == 2
+
+
+def test_faces_without_splits_are_no_trial(tmp_path, monkeypatch):
+    _sweep(tmp_path, reference="somewhere")
+    monkeypatch.setattr(unlabelled, "read_metadata", lambda *_: pd.DataFrame({"file_name": ["0"]}))
+    with pytest.raises(InputError, match="no column split"):
+        unlabelled.read_known(tmp_path, seeds=[0, 1])
+
+
+def test_even_training_faces_have_no_rarer_group(tmp_path):
+    _sweep(tmp_path, reference="somewhere")
+    (tmp_path / "cells/none").mkdir(parents=True)
+    (tmp_path / "cells/none/row.json").write_text(json.dumps({"indicator": "none", "ratio": 1.0, "alpha": 0.0, "seed": 0}))
+    with pytest.raises(InputError, match="all training faces there were even"):
+        unlabelled.read_unlabelled(tmp_path)
