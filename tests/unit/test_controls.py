@@ -29,7 +29,8 @@ def finished(preset, tmp_path):
         rows.append({"file_name": f"images/{number:02d}.png", "gender": ["Male", "Female"][number % 2],
                      "split": "finetune" if number < 20 else "evaluate"})
     pd.DataFrame(rows).to_csv(tmp_path / "faces/metadata.csv", index=False)
-    config = sweep.SweepConfig(faces=str(tmp_path / "faces"), ratios=(0.25,), alphas=(0.0,), indicators=("none",), train_size=10, n=3)
+    config = sweep.SweepConfig(faces=str(tmp_path / "faces"), ratios=(0.25,), alphas=(0.0,), indicators=("none",), train_size=10, n=3,
+                               seeds=(2,))
     sweep.sweep(preset, config=config, out=tmp_path / "out", progress=False)
     return tmp_path / "out"
 
@@ -49,11 +50,14 @@ def test_each_control_is_what_it_says_and_is_made_once(finished, preset, monkeyp
     assert all((weight == before[name]).all() for name, weight in pipe.unet.state_dict().items()), "the base is left as it was"
     table = rows.set_index("control")
     assert list(table.index) == list(controls.MADE) and list(table["train_steps"]) == [0, 8, 2, 8]
-    start = pictures(finished / "cells/none-ratio0.25-alpha0-seed0")
+    start = pictures(finished / "cells/none-ratio0.25-alpha0-seed2")
     drawn = {name: pictures(finished / "controls" / folder) for name, folder in
-             {"base": "base", "scale .3": "scale-.3-ratio0.25-seed0", "noise-damaged": "noise-damaged-ratio0.25-seed0"}.items()}
+             {"base": "base", "scale .3": "scale-.3-ratio0.25-seed2", "noise-damaged": "noise-damaged-ratio0.25-seed2"}.items()}
     away = {name: np.abs(found - start).mean() for name, found in drawn.items()}
-    assert 0 < away["scale .3"] < away["base"], "an adapter turned down lies between the base and itself"
+    seeds = {name: pd.read_csv(finished / folder / "samples/metadata.csv")["seed"].min() for name, folder in
+             {"start": "cells/none-ratio0.25-alpha0-seed2", "scale .3": "controls/scale-.3-ratio0.25-seed2", "base": "controls/base"}.items()}
+    assert seeds["scale .3"] == seeds["start"] > seeds["base"] == sweep.SweepConfig(faces="").sample_seed
+    assert 0 < away["scale .3"] < away["base"], "an adapter turned down starts from the same noise and lies near it"
     assert np.std(drawn["noise-damaged"] - start) > 15
     assert table.loc["noise-damaged", "fit_loss"] == pd.read_csv(finished / "cells.csv")["fit_loss"].item()
     assert table["fit_loss"].nunique() == 4

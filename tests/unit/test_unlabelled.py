@@ -45,12 +45,14 @@ def test_faces_of_known_mix_are_read(tmp_path, monkeypatch, capsys):
     _sweep(tmp_path, reference="somewhere")
     look = pd.DataFrame({"file_name": [str(number) for number in range(60)], "gender": ["Male", "Female"] * 30})
     place = np.where(look["gender"] == "Male", 2.0, -2.0)[:, None]
-    for name, stub in (("read_metadata", lambda *_: look.assign(split="evaluate")), ("training_rows", lambda *_, **__: look), ("read_pixels", lambda *_, **__: np.zeros((60, 64, 64, 3), np.uint8)),
-                       ("encode_latents", lambda *_: None), ("embed_latents", lambda *_: place)):
-        monkeypatch.setattr(unlabelled, name, stub)
+    stubs = {"read_metadata": look.assign(split="evaluate"), "training_rows": look, "read_pixels": np.zeros((60, 64, 64, 3), np.uint8),
+             "encode_latents": None, "embed_latents": place}
+    for name, found in stubs.items():
+        monkeypatch.setattr(unlabelled, name, lambda *_, found=found, **__: found)
     monkeypatch.setattr(unlabelled.sweep, "base_pipeline", lambda *_: SimpleNamespace(vae=None))
     groups = Components(origin=np.zeros(1), axis=np.ones(1), centres=np.array([-2.0, 2.0]), deviation=0.5)
-    monkeypatch.setattr(unlabelled, "groups_of", lambda _, __, ratio, ___: (groups, np.array([0.8, 0.2] if ratio < 1 else [0.2, 0.8]), np.array([0.45, 0.55])))
+    training = {0.25: np.array([0.8, 0.2]), 4.0: np.array([0.2, 0.8])}
+    monkeypatch.setattr(unlabelled, "groups_of", lambda _, __, ratio, ___: (groups, training[ratio], np.array([0.45, 0.55])))
     table = unlabelled.read_known(tmp_path, seeds=[0, 1], count=30, progress=False)
     assert len(table) == 2 * 2 * 3 and table["read"].to_numpy() == pytest.approx(table["men"].to_numpy(), abs=1e-6)
     assert set(table["reference"]) == {0.55} and (tmp_path / "known.csv").exists()
