@@ -137,6 +137,19 @@ class Components:
         return np.exp(distance.min(1, keepdims=True) - distance)
 
 
+def weighed_components(features: np.ndarray, reference: np.ndarray, *, config: ReferenceConfig | None = None) -> tuple[Components, np.ndarray]:
+    """The two groups that `reference_values` weighs by, and their proportions (2, 2): in `features` (N, D), and in `reference` (M, D).
+
+    Raises as `reference_values` does.
+    """
+    config = config or ReferenceConfig()
+    features, reference = _two_sets(features, reference)
+    reduced, in_reference, axis, basis = _contrast(features, reference, dims=config.dims, penalty=config.penalty)
+    sets = in_reference.astype(int)
+    members, mix = _two_components(reduced @ axis, sets)
+    return _along(axis, reduced, members, share=0.5 / np.bincount(sets)[sets], basis=basis), mix
+
+
 def find_components(features: np.ndarray, reference: np.ndarray, *, more: np.ndarray | None = None,
                     config: ComponentsConfig | None = None) -> Components:
     """The two groups whose mix differs between `features` (N, D) and `reference` (M, D). Raises as `reference_values` does.
@@ -168,6 +181,11 @@ def _settled(reduced: np.ndarray, members: np.ndarray, sets: np.ndarray, *, shar
     for _ in range(config.rounds):
         axis = _discriminant(reduced, members * share[:, None], shrinkage=config.shrinkage)
         members, _ = _two_components(reduced @ axis, sets, share=share, members=members)
+    return _along(axis, reduced, members, share=share, basis=basis)
+
+
+def _along(axis: np.ndarray, reduced: np.ndarray, members: np.ndarray, *, share: np.ndarray, basis: PCA) -> Components:
+    """The groups of these `members` (N, 2) along `axis` of the components of `basis`, as Gaussians."""
     weight, scores = members * share[:, None], (reduced @ axis)[:, None]
     centres = (weight * scores).sum(0) / weight.sum(0)
     deviation = float(np.sqrt((weight * (scores - centres) ** 2).sum() / weight.sum()))

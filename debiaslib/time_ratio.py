@@ -30,8 +30,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.covariance import ledoit_wolf
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
 
 from debiaslib import rarity
 from debiaslib.errors import InputError
@@ -80,29 +78,10 @@ def components(training: np.ndarray, reference: np.ndarray, pool: np.ndarray, *,
     if len({part.shape[1:] for part in sets}) > 1 or min(map(len, sets)) < 10:
         raise InputError(f"embeddings of shapes {training.shape}, {reference.shape} and {pool.shape}: give 10 faces or more "
                          "of each, in one representation.")
-    rows = np.concatenate([training, reference])
-    in_reference = np.arange(len(rows)) >= len(training)
-    reduce = PCA(min(config.dims, rows.shape[1], len(rows) - 1), random_state=0).fit(rows)
-    scale = reduce.transform(training).std(0).max()
-    model = LogisticRegression(C=config.penalty, class_weight="balanced", max_iter=2000)
-    axis = model.fit(reduce.transform(rows) / scale, in_reference).coef_[0] / scale
-    scores = reduce.transform(rows) @ axis
-    members, mix = rarity._two_components(scores, in_reference.astype(int))
-    weight = members * (0.5 / np.bincount(in_reference)[in_reference.astype(int)])[:, None]
-    centre = weight.T @ scores / weight.sum(0)
-    variance = (weight * (scores[:, None] - centre) ** 2).sum()
-    chance, share = _own_mix((centre[1] - centre[0]) * (reduce.transform(pool) @ axis - centre.mean()) / variance)
+    found, mix = rarity.weighed_components(training, reference, config=config)
+    share = np.clip(found.proportions(pool), 1e-3, 1 - 1e-3)
     biased, shared = (mix[:, 1] + config.floor) / (1 + 2 * config.floor)
-    return chance, Mixes(pool=share, biased=float(biased), reference=float(shared))
-
-
-def _own_mix(evidence: np.ndarray, *, rounds: int = 200) -> tuple[np.ndarray, float]:
-    """EM for the share of component 1 alone, from log p(score | 1) / p(score | 0), (P,): chances (P,) and share."""
-    share = 0.5
-    for _ in range(rounds):
-        chance = 1 / (1 + np.exp(-np.clip(evidence + np.log(share / (1 - share)), -50, 50)))
-        share = float(np.clip(chance.mean(), 1e-3, 1 - 1e-3))
-    return chance, share
+    return found.members(pool, share)[:, 1], Mixes(pool=float(share[1]), biased=float(biased), reference=float(shared))
 
 
 class LinearStudent(torch.nn.Module):
