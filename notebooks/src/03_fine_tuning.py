@@ -458,7 +458,7 @@ short.groupby("trained for", sort=False)[["mean", "fit"]].mean().rename(columns=
 # ## 7. Models of faces
 #
 # The same question to real trainings. These rows ship with the kit: the tiny Stable Diffusion, fine-tuned on 100
-# FairFace photographs, 800 faces drawn of each model, three to eight trainings each. (The photographs
+# FairFace photographs, 800 faces drawn of each model, three trainings each or more. (The photographs
 # do not ship. The command that made the rows lies beside them.) For each, what the loss aimed at, and what was drawn,
 # corrected for the judge's errors.
 
