@@ -26,7 +26,7 @@ class DensityConfig:
     An exponent equal to `dims` makes the weighted set uniform over the space it fills (Loftsgaarden and Quesenberry 1965:
     density ~ 1 / radius^dims). Groups overlap in few dimensions, so uniform falls short of even: from .20 / .80 it reaches
     .36 / .61 with 3 dimensions and 100 faces. 4.5 reaches .43 / .52, at the price of effective sample size (.57 to .37;
-    `data/results/representation_study.csv`, means of five draws).
+    `data/results/representation_study.csv`, means of five draws), and .36 / .58 on eight later draws (`evidence/shapes_later.csv`).
     """
 
     dims: int = 3

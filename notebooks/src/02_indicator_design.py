@@ -789,7 +789,7 @@ for ratio, colour in ((0.25, "C0"), (4, "C1")):
     axis.scatter(promised[read["ratio"] == ratio], read["seen"][read["ratio"] == ratio], color=colour, label=f"20 % {'men' if ratio < 1 else 'women'}")
 axis.plot([0.4, 0.6], [0.4, 0.6], "--", color="0.5", linewidth=0.8)
 axis.set(xlabel="promised by the line", ylabel="read in the mix's pictures")
-axis.legend(frameon=False)
+axis.legend(frameon=False, loc="lower right")
 plt.show()
 print(f"men beside the line: {beside.mean():+.3f}, standard error {beside.std(ddof=1) / np.sqrt(len(beside)):.3f} ({len(beside)} mixes)")
 
@@ -822,7 +822,7 @@ own_start.groupby(["ratio", "starts"])["male_share"].agg(["mean", "sem", "size"]
 
 # %% [markdown]
 # Two or three points more men from the common starts, at both mixes. That is as it must be: what two models make of the same
-# noise correlates .4 and more, so the error of counting 800 (.018) is mostly shared. Hence the third rule: *who compares trainings lets
+# noise correlates .4 to .8 (`python -m debiaslib.resolution SWEEP`), so the error of counting 800 (.018) is mostly shared. Hence the third rule: *who compares trainings lets
 # each start elsewhere.*
 #
 # ### How finely can a share be read at all?

