@@ -84,10 +84,10 @@ pd.DataFrame(lines, columns=["model", "men in the data", "men drawn", "amplifica
 
 # %% [markdown]
 # The first row is a count of 722 faces with Wilson's interval, the judge's error still in it; in the others it was taken
-# out, and the interval runs over seventeen trainings each. **As it ships, the tiny model does not amplify**, as far as 722 faces
+# out, and the interval runs over 25 trainings each. **As it ships, the tiny model does not amplify**, as far as 722 faces
 # can tell: the interval holds 0. From 20 % men it draws more men, which is nearer to even. And from 80 %? That depends on
-# how large the judge's error is thought to be. With the kit's usual recalls (`autoencoder`) it draws as many men as it was
-# given; with the harsh ones, which notebook 05 has reason to distrust, *more*, clear of zero. An amplification of .06 is no
+# how large the judge's error is thought to be. With the kit's usual recalls (`autoencoder`) it draws a little fewer men
+# than it was given; with the harsh ones, which notebook 05 has reason to distrust, *more*, both clear of zero. An amplification of .06 is no
 # larger than the doubt in the correction: in this kit, "generators amplify bias" is not shown for gender.
 #
 # And age? The data hold 32 % faces of 40 and above.

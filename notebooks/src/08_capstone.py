@@ -275,7 +275,7 @@ plt.show()
 # and .83, two thirds of the fall would be gone, and it would take more than twice the pictures.)
 #
 # And this is sampling alone. **Trainings scatter, too.** In our own table (`data/results/evidence`) models of the same
-# kind, trained with another seed, differ in their share of men with a standard deviation of about .04. No number of
+# kind, trained with another seed, differ in their share of men with a standard deviation of about .05. No number of
 # pictures makes that smaller, only more trainings do. The library's `least_fall` puts the three together, with $k$
 # trainings of either kind:
 
