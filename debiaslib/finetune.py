@@ -130,8 +130,8 @@ def prepare_set(pipe: StableDiffusionPipeline, pixels: np.ndarray, *, natural: n
     wanted = {"embedding": pixels, "natural": natural, "reference": reference, "drawn": drawn}
     found = {name: embed_faces(part) for name, part in wanted.items() if name in needs and part is not None}
     if "decoded" in needs and reference is not None:
-        found |= {"decoded": (embed_latents(pipe, both[0]), embed_latents(pipe, encode_latents(pipe.vae, reference))),
-                  "more": None if more is None else embed_latents(pipe, encode_latents(pipe.vae, more))}
+        found |= {"decoded": (embed_latents(pipe, both[0]), embed_decoded(pipe, reference)),
+                  "more": None if more is None else embed_decoded(pipe, more)}
     return TrainingSet(faces=both, natural=encode_latents(pipe.vae, natural), evidence=Evidence(**found, is_male=is_male),
                        embed_s=time.perf_counter() - began if found else 0.0)
 
@@ -139,6 +139,11 @@ def prepare_set(pipe: StableDiffusionPipeline, pixels: np.ndarray, *, natural: n
 def embed_latents(pipe: StableDiffusionPipeline, latents: torch.Tensor) -> np.ndarray:
     """Embeddings (N, D) of the faces that the decoder makes of latents (N, C, h, w), as generated ones come out of it."""
     return embed_faces(decode_latents(pipe.vae, latents))
+
+
+def embed_decoded(pipe: StableDiffusionPipeline, pixels: np.ndarray) -> np.ndarray:
+    """The same of uint8 (N, H, W, 3) faces, after a pass through the whole autoencoder."""
+    return embed_latents(pipe, encode_latents(pipe.vae, pixels))
 
 
 def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: FinetuneConfig, out: Path,

@@ -32,7 +32,7 @@ from debiaslib.finetune import (
     TrainingSet,
     add_reference,
     check_reference,
-    embed_latents,
+    embed_decoded,
     ended,
     finetune,
     load_reference,
@@ -46,7 +46,7 @@ from debiaslib.generate import SampleConfig, generate, load_adapter
 from debiaslib.indicators import INDICATORS, build_indicator, needs_of
 from debiaslib.judges import Judge, JudgeConfig
 from debiaslib.mixing import mix_adapters, read_part
-from debiaslib.presets import Preset, data_root, encode_latents, get_preset, load_pipeline, one_thread, sha256
+from debiaslib.presets import Preset, data_root, get_preset, load_pipeline, one_thread, sha256
 
 COLUMNS = ("preset", "faces", "indicator", "ratio", "n_train", "alpha", "seed", "train_steps", "sample_steps", "guidance", "n",
            "face_rate", "abstained", "male_share", "fd", "fd_low", "fd_high", "fd_corrected", "frechet", "kid", "density", "coverage",
@@ -229,7 +229,7 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
         other = [name for name, value in settings.items() if name not in grid
                  and _leading_to(name, found.get(name, default.get(name))) != _leading_to(name, value)]
         if other:
-            earlier = ", which an earlier kit did not have," * ("seeds_apart" in other and "seeds_apart" not in found)
+            earlier = ", which an earlier kit did not have" * ("seeds_apart" in other and "seeds_apart" not in found)
             raise InputError(f"{out}: holds a sweep of other settings ({', '.join(other)}{earlier}). Give another --out.")
     out.mkdir(parents=True, exist_ok=True)
     machine = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count()}
@@ -264,8 +264,7 @@ def training_set(preset: Preset, config: SweepConfig, ratio: float, seed: int) -
 @lru_cache(maxsize=1)
 def further_faces(preset: Preset, source: str) -> np.ndarray:
     """Embeddings of unlabelled faces, which all training sets share."""
-    pipe = base_pipeline(preset)
-    return embed_latents(pipe, encode_latents(pipe.vae, load_unlabelled(source, image_size=preset.image_size)))
+    return embed_decoded(base_pipeline(preset), load_unlabelled(source, image_size=preset.image_size))
 
 
 @lru_cache(maxsize=1)

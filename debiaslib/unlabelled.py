@@ -27,9 +27,9 @@ from debiaslib.controls import read_sweep
 from debiaslib.errors import InputError
 from debiaslib.face_embedding import embed_faces
 from debiaslib.faces import draw_subset, read_metadata, read_pixels
-from debiaslib.finetune import embed_latents, training_rows
+from debiaslib.finetune import embed_decoded, training_rows
 from debiaslib.measure import open_pictures
-from debiaslib.presets import Preset, encode_latents, get_preset, one_thread
+from debiaslib.presets import Preset, get_preset, one_thread
 
 KEPT = "embedding_{count}.npy"
 KNOWN = 0.4, 0.5, 0.6
@@ -74,8 +74,7 @@ def read_known(out: Path, *, seeds: Sequence[int], count: int = 400, progress: b
     if "split" not in read_metadata(source):
         raise InputError(f"{source}: no column split, and faces to train on would be read as well. Give a sweep of faces with splits.")
     look = training_rows(source, split=config.reference_split).reset_index(drop=True)
-    pipe = sweep.base_pipeline(preset)
-    features = embed_latents(pipe, encode_latents(pipe.vae, read_pixels(source, look["file_name"].tolist(), size=preset.image_size)))
+    features = embed_decoded(sweep.base_pipeline(preset), read_pixels(source, look["file_name"].tolist(), size=preset.image_size))
     for seed, ratio in tqdm(list(product(seeds, (0.25, 4.0))), desc="known", disable=not progress):
         found, training, reference = groups_of(preset, config, ratio, seed)
         men = training.argmin() if ratio < 1 else training.argmax()

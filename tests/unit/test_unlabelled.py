@@ -1,7 +1,6 @@
 """Reading a mix without labels: what a sweep has to have."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -46,10 +45,10 @@ def test_faces_of_known_mix_are_read(tmp_path, monkeypatch, capsys):
     look = pd.DataFrame({"file_name": [str(number) for number in range(60)], "gender": ["Male", "Female"] * 30})
     place = np.where(look["gender"] == "Male", 2.0, -2.0)[:, None]
     stubs = {"read_metadata": look.assign(split="evaluate"), "training_rows": look, "read_pixels": np.zeros((60, 64, 64, 3), np.uint8),
-             "encode_latents": None, "embed_latents": place}
+             "embed_decoded": place}
     for name, found in stubs.items():
         monkeypatch.setattr(unlabelled, name, lambda *_, found=found, **__: found)
-    monkeypatch.setattr(unlabelled.sweep, "base_pipeline", lambda *_: SimpleNamespace(vae=None))
+    monkeypatch.setattr(unlabelled.sweep, "base_pipeline", lambda *_: None)
     groups = Components(origin=np.zeros(1), axis=np.ones(1), centres=np.array([-2.0, 2.0]), deviation=0.5)
     training = {0.25: np.array([0.8, 0.2]), 4.0: np.array([0.2, 0.8])}
     monkeypatch.setattr(unlabelled, "groups_of", lambda _, __, ratio, ___: (groups, training[ratio], np.array([0.45, 0.55])))
