@@ -36,6 +36,7 @@ from threadpoolctl import threadpool_limits
 from debiaslib import faces, finetune, measure, quality
 from debiaslib.atomic import write_whole
 from debiaslib.errors import InputError
+from debiaslib.face_axes import load_axes
 from debiaslib.finetune import FinetuneConfig, TrainingSet
 from debiaslib.generate import SampleConfig, encode, generate, noise_latents
 from debiaslib.indicators import Evidence, build_indicator
@@ -468,7 +469,7 @@ def _random_set(side: int, *, channels: int = 4) -> TrainingSet:
     latents = torch.randn(3, 100, channels, side, side, generator=generator)
     embedding, natural = torch.randn(2, 100, 128, generator=generator).numpy()
     return TrainingSet(faces=latents[:2], natural=latents[2],
-                       evidence=Evidence(embedding=embedding, natural=natural + 3))
+                       evidence=Evidence(embedding=embedding, natural=natural + 3, axes=load_axes()))
 
 
 def _loop_settings(scale: float) -> tuple[StableDiffusionPipeline, np.ndarray, FinetuneConfig]:

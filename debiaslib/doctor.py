@@ -105,9 +105,9 @@ def _kit(presets: ModuleType) -> list[Weights]:
 
 
 def _smaller_models(presets: ModuleType) -> Weights:
-    """What stands beside the tiny model: a ControlNet for contours, a second judge, heads that read more attributes."""
+    """What stands beside the tiny model: a ControlNet for contours, a second judge, heads that read more attributes, axes of the face embedding."""
     names = ("tiny-contour", "soft-judge", "attribute-heads", "attribute-heads-lite0", "attribute-heads-dlib",
-             "attribute-tuned")
+             "attribute-tuned", "face-axes")
     folders = [presets.data_root() / "models" / name for name in names]
     faults = [fault for folder in folders if (fault := _altered(folder, presets))]
     return Weights(name="tiny-contour, judges", purpose="contours, the second judge, attributes", fault=next(iter(faults), None),

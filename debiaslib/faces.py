@@ -112,9 +112,7 @@ def load_faces(source: Path | str, *, split: str | None = None, size: int = 64,
 
     Raises InputError when the set is empty, has no such split, or its gender labels are missing or unknown.
     """
-    frame = read_metadata(source)
-    if split is not None:
-        frame = _rows_of_split(frame, split, source)
+    frame = rows_of_split(read_metadata(source), split, source)
     if frame.empty:
         raise InputError(f"{source}: {METADATA} has no rows, so there are no faces. "
                          "Curate a folder of photographs with `debiaslib curate`.")
@@ -200,7 +198,10 @@ def _read_picture(files: Files, name: str, *, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
 
 
-def _rows_of_split(frame: pd.DataFrame, split: str, source: Path | str) -> pd.DataFrame:
+def rows_of_split(frame: pd.DataFrame, split: str | None, source: Path | str) -> pd.DataFrame:
+    """The rows of `frame`, read from `source`, that belong to `split`, index 0 ... N-1; all where it is None or empty. Raises InputError for none."""
+    if not split:
+        return frame
     if "split" not in frame:
         raise InputError(f"{source}/{METADATA}: no column `split` among {', '.join(frame)}, so there is no split `{split}`. "
                          "Leave the split out to use every row.")

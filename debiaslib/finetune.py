@@ -28,6 +28,8 @@ from debiaslib import checkpoints, faces, rarity
 from debiaslib.atomic import read_record, write_whole
 from debiaslib.descent import training_attention
 from debiaslib.errors import InputError
+from debiaslib.face_axes import load_axes
+from debiaslib.face_axes import load_axes
 from debiaslib.face_embedding import embed_faces
 from debiaslib.indicators import INDICATORS, WANTED, Batch, Evidence, NoIndicator, build_indicator, needs_of
 from debiaslib.presets import (
@@ -129,6 +131,8 @@ def prepare_set(pipe: StableDiffusionPipeline, pixels: np.ndarray, *, natural: n
     began = time.perf_counter()
     wanted = {"embedding": pixels, "natural": natural, "reference": reference, "drawn": drawn}
     found = {name: embed_faces(part) for name, part in wanted.items() if name in needs and part is not None}
+    if "axes" in needs:
+        found["axes"] = load_axes()
     if "decoded" in needs and reference is not None:
         found |= {"decoded": (embed_latents(pipe, both[0]), embed_decoded(pipe, reference)),
                   "more": None if more is None else embed_decoded(pipe, more)}

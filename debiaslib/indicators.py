@@ -44,14 +44,15 @@ class Batch:
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What `study` may look at: face embeddings (N, D) of the training faces, (M, D) of natural pictures, (R, D) of a
-    reference; `decoded`, those of the training faces and of the reference after a pass through the autoencoder; `more`, of
-    further faces of any mix after such a pass, which nothing needs and `recalibrated` sees better with; `drawn` (K, D) of
-    pictures of a model trained with `reference`; is_male (N,) bool, for `oracle` alone. What was not asked for (`needs`) is
-    None."""
+    reference; `axes` (K, D) along which faces differ most in that embedding; `decoded`, the training faces' and the reference's
+    after a pass through the autoencoder; `more`, of further faces of any mix after such a pass, which nothing needs and
+    `recalibrated` sees better with; `drawn` (K, D) of pictures of a model trained with `reference`; is_male (N,) bool, for
+    `oracle` alone. What was not asked for (`needs`) is None."""
 
     embedding: np.ndarray | None = None
     natural: np.ndarray | None = None
     reference: np.ndarray | None = None
+    axes: np.ndarray | None = None
     decoded: tuple[np.ndarray, np.ndarray] | None = None
     more: np.ndarray | None = None
     drawn: np.ndarray | None = None
@@ -150,19 +151,20 @@ class WeightingIndicator(NoIndicator):
 
 
 class DensityIndicator(WeightingIndicator):
-    """Label-free: v_i = min(1, 2 p(face | x_i)) r_i^c, r_i the distance to the k-th neighbour in three components of a face embedding.
+    """Label-free: v_i = min(1, 2 p(face | x_i)) r_i^c, r_i the distance to the k-th neighbour along three axes of a face embedding.
 
     Sparse regions of the embedding weigh more (Amini et al. 2019 weigh by a variational autoencoder's latent density; here a
-    k-NN density in a representation that separates people, see `rarity`). p(face | x) keeps strays out. No group is named:
+    k-NN density in a representation that separates people, see `rarity`, along the axes in which people differ most, see
+    `face_axes`). p(face | x) keeps strays out. No group is named:
     the density is continuous, which is what non-binary means here.
     """
 
     name = "density"
-    needs = frozenset({"embedding", "natural"})
+    needs = frozenset({"embedding", "natural", "axes"})
 
     def values(self, evidence: Evidence) -> np.ndarray:
         """Rarity, strays kept out."""
-        return rarity.density_values(evidence.embedding) * _face_gate(evidence)
+        return rarity.density_values(evidence.embedding, axes=evidence.axes) * _face_gate(evidence)
 
 
 class ReferenceIndicator(WeightingIndicator):
@@ -231,6 +233,7 @@ INDICATORS = {kind.name: kind for kind in (NoIndicator, LiteralIndicator, Densit
                                            RecalibratedIndicator, OracleIndicator, RandomIndicator)}
 WANTED = {"embedding": "face embeddings of the training faces", "natural": "embeddings of natural pictures",
           "reference": "a small balanced set of faces without labels (--reference DIR|ZIP)",
+          "axes": "the axes along which faces differ (data/models/face-axes)",
           "decoded": "a small balanced set of faces without labels (--reference DIR|ZIP)",
           "drawn": "a model trained with `reference` and pictures that it drew (--first DIR)",
           "is_male": "gender labels on the training faces (a column `gender` in metadata.csv)"}

@@ -21,17 +21,17 @@ from debiaslib.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class DensityConfig:
-    """k-NN density: `dims` leading principal components, k a share `neighbours` of the set, v = radius^`exponent`.
+    """k-NN density: `dims` leading axes, k a share `neighbours` of the set, v = radius^`exponent`.
 
     An exponent equal to `dims` makes the weighted set uniform over the space it fills (Loftsgaarden and Quesenberry 1965:
-    density ~ 1 / radius^dims). Groups overlap in few dimensions, so uniform falls short of even: from .20 / .80 it reaches
-    .36 / .61 with 3 dimensions and 100 faces. 4.5 reaches .43 / .52, at the price of effective sample size (.57 to .37;
-    `data/results/representation_study.csv`, means of five draws), and .36 / .58 on eight later draws (`evidence/shapes_later.csv`).
+    density ~ 1 / radius^dims). Groups overlap in few dimensions, so uniform falls short of even: from .20 / .50 / .80 it reaches
+    .42 / .49 / .55 in 100 faces along the axes of `face_axes`; 3.5 reaches .45 / .49 / .51, at the price of effective sample size
+    (.50 to .43). Means of 60 draws, `data/results/density_settings.csv`, where all was chosen.
     """
 
     dims: int = 3
-    neighbours: float = 0.1
-    exponent: float = 4.5
+    neighbours: float = 0.15
+    exponent: float = 3.5
     most: float = 8.0
 
 
@@ -66,20 +66,28 @@ WITH_MORE = ComponentsConfig(dims=32, shrinkage=0.1, rounds=8)
 """With hundreds of further faces more dimensions can be told from chance."""
 
 
-def density_values(features: np.ndarray, *, config: DensityConfig | None = None) -> np.ndarray:
+def density_values(features: np.ndarray, *, axes: np.ndarray | None = None, config: DensityConfig | None = None) -> np.ndarray:
     """Weights (N,) of mean 1, high where `features` (N, D) are sparse: v_i ~ r_i^exponent, r_i the distance to the k-th neighbour.
 
-    Clipped at `most` times the mean. Raises InputError with fewer than 10 rows: a density needs company.
+    Distances are taken along the first `dims` of `axes` (K, D), or along the leading principal components of `features` themselves.
+    Clipped at `most` times the mean. Raises InputError with fewer than 10 rows, since a density needs company, or axes of another width.
     """
     config = config or DensityConfig()
     features = _checked(features, at_least=10)
     dims = min(config.dims, *features.shape)
     if not np.ptp(features, axis=0).any():  # all alike: nobody is rare
         return np.ones(len(features))
-    reduced = PCA(dims, random_state=0).fit_transform(features)
+    reduced = PCA(dims, random_state=0).fit_transform(features) if axes is None else along(features, axes[:dims])
     k = max(2, round(config.neighbours * len(features)))
     radius = NearestNeighbors(n_neighbors=k).fit(reduced).kneighbors()[0][:, -1]
     return clipped((radius / radius.max()) ** config.exponent, most=config.most)
+
+
+def along(features: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """The coordinates (N, K) of `features` (N, D) along `axes` (K, D). Raises InputError when widths differ."""
+    if features.shape[1] != axes.shape[1]:
+        raise InputError(f"features of width {features.shape[1]} and axes of width {axes.shape[1]}: both of one representation are wanted.")
+    return features @ np.asarray(axes, float).T
 
 
 def reference_values(features: np.ndarray, reference: np.ndarray, *, config: ReferenceConfig | None = None) -> np.ndarray:

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from debiaslib import faces, rarity
 from debiaslib.copies import pixel_vectors
+from debiaslib.face_axes import load_axes
 from debiaslib.face_embedding import embed_faces
 from debiaslib.finetune import write_json
 from debiaslib.presets import data_root, encode_latents, get_preset, load_pipeline, sha256
@@ -32,12 +33,14 @@ H_SPACE = (1, 100, 400)
 
 
 def represent(pixels: np.ndarray, pipe, *, timesteps: tuple[int, ...] = H_SPACE, progress: bool = False) -> dict[str, np.ndarray]:
-    """Each representation of uint8 (N, H, W, 3) faces as float32 (N, D): pixels, latents, h-space at `timesteps`, face embedding."""
+    """Each representation of uint8 (N, H, W, 3) faces as float32 (N, D): pixels, latents, h-space at `timesteps`, face embedding,
+    and its coordinates along the axes that `density` uses."""
     latents = encode_latents(pipe.vae, pixels)
     found = {"pixels": pixel_vectors(pixels), "latents": latents.flatten(1).numpy()}
     for timestep in tqdm(timesteps, desc="h-space", disable=not progress):
         found[f"h-space, t = {timestep}"] = h_space(pipe, latents, timestep=timestep)
-    return found | {"face embedding": embed_faces(pixels, progress=progress)}
+    embedding = embed_faces(pixels, progress=progress)
+    return found | {"face embedding": embedding, "face embedding, shipped axes": rarity.along(embedding, load_axes()[:rarity.DensityConfig().dims])}
 
 
 @torch.no_grad()
@@ -88,7 +91,7 @@ def linear_auc(rows: np.ndarray, member: np.ndarray) -> float:
 
 def study(found: dict[str, np.ndarray], is_male: np.ndarray, *, sizes: tuple[int, ...] = (100, 500, 1000),
           shares: tuple[float, ...] = (0.2, 0.5, 0.8), seeds: int = 5, progress: bool = False) -> pd.DataFrame:
-    """p_eff of the density weights in each representation (N, D), a row a training set.
+    """p_eff of the density weights along the leading components of each representation (N, D), a row a training set.
 
     Columns: representation, auc, n, share, seed, dims, exponent, p_eff, ess, top_share. The debiasing VAE is fitted to each training
     set alone, as it would be in use. Two exponents: that of the dimensions, and the one that `rarity` uses.

@@ -1,6 +1,6 @@
 """Stronger shapes of the label-free weight, side by side: what each aims at before any training, and what it costs.
 
-Every shape is a function of continuous representations alone; gender labels serve to read off p_eff. Besides powers of the
+Every shape is a function of coordinates along the axes of `face_axes` alone; gender labels serve to read off p_eff. Besides powers of the
 distance to a neighbour there are weights iterated until the weighted set is even, and the density of the model's own pictures
 in place of the training faces': who is rare among what a plainly trained model draws?
 
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from tqdm.auto import tqdm
 
@@ -24,6 +23,7 @@ from debiaslib.__main__ import guarded
 from debiaslib.atomic import replacing
 from debiaslib.controls import read_sweep
 from debiaslib.errors import InputError
+from debiaslib.face_axes import load_axes
 from debiaslib.face_embedding import embed_faces
 from debiaslib.finetune import load_training_faces, write_json
 from debiaslib.measure import open_pictures
@@ -32,7 +32,7 @@ from debiaslib.rarity import DensityConfig, clipped, density_values
 from debiaslib.sweep import finished_cells
 
 Shape = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Embeddings of the training faces (N, D) and of pictures that a plain training drew (M, D), to weights (N,) of mean 1."""
+"""Coordinates of the training faces (N, K) and of pictures that a plain training drew (M, K), to weights (N,) of mean 1."""
 
 
 def power(exponent: float) -> Shape:
@@ -41,18 +41,17 @@ def power(exponent: float) -> Shape:
 
 
 def iterated(own: np.ndarray, drawn: np.ndarray | None = None, *, rounds: int = 5, config: DensityConfig | None = None) -> np.ndarray:
-    """v <- v r(v)^dims, r(v)_i the distance within which a share `neighbours` of all *weight* lies around face i.
+    """v <- v r(v)^K, r(v)_i the distance within which a share `neighbours` of all *weight* lies around face i.
 
-    A fixed point is a weighted set that is even over the space it fills; one round is `power(dims)`.
+    A fixed point is a weighted set that is even over the space it fills; one round is `power(K)`.
     """
     config = config or DensityConfig()
-    reduced = PCA(min(config.dims, *own.shape), random_state=0).fit_transform(own)
-    far = np.linalg.norm(reduced[:, None] - reduced, axis=2)
+    far = np.linalg.norm(own[:, None] - own, axis=2)
     order, values = far.argsort(axis=1), np.ones(len(own))
     for _ in range(rounds):
         around = np.cumsum(values[order], axis=1) >= config.neighbours * values.sum()
         radius = np.take_along_axis(far, np.take_along_axis(order, around.argmax(axis=1)[:, None], axis=1), axis=1)[:, 0]
-        values = clipped(values * (radius / radius.max()) ** config.dims, most=config.most)
+        values = clipped(values * (radius / radius.max()) ** own.shape[1], most=config.most)
     return values
 
 
@@ -62,24 +61,24 @@ def among_drawn(own: np.ndarray, drawn: np.ndarray, *, config: DensityConfig | N
     Whom the model draws seldom comes up more often. It takes a first training, and pictures of it.
     """
     config = config or DensityConfig()
-    basis = PCA(min(config.dims, *drawn.shape), random_state=0).fit(drawn)
     k = max(2, round(config.neighbours * len(drawn)))
-    radius = NearestNeighbors(n_neighbors=k).fit(basis.transform(drawn)).kneighbors(basis.transform(own))[0][:, -1]
+    radius = NearestNeighbors(n_neighbors=k).fit(drawn).kneighbors(own)[0][:, -1]
     return clipped((radius / radius.max()) ** config.exponent, most=config.most)
 
 
-SHAPES: dict[str, Shape] = {"tempered (exponent 1.5)": power(1.5), "even over the space (3)": power(3.0), "as used (4.5)": power(4.5),
-                            "sharpened (9)": power(9.0), "iterated": iterated, "among the model's own": among_drawn}
+SHAPES: dict[str, Shape] = {"tempered (exponent 1.5)": power(1.5), "even over the space (3)": power(3.0), "as used (3.5)": power(3.5),
+                            "sharpened (7)": power(7.0), "iterated": iterated, "among the model's own": among_drawn}
 
 
-def compare_shapes(own: np.ndarray, drawn: np.ndarray, natural: np.ndarray, is_male: np.ndarray) -> pd.DataFrame:
+def compare_shapes(own: np.ndarray, drawn: np.ndarray, natural: np.ndarray, is_male: np.ndarray, *, axes: np.ndarray) -> pd.DataFrame:
     """A row a shape: shape, p_eff, ess, top_share, of faces (N, D) with `is_male` bool (N,); strays are kept out as in training.
 
-    `drawn` (M, D) are pictures of a plain training on them, `natural` (K, D) pictures of no face.
+    `drawn` (M, D) are pictures of a plain training on them, `natural` (R, D) pictures of no face; distances are taken along `axes` (K, D).
     """
     gate, rows = np.minimum(1, 2 * rarity.face_probability(own, natural)), []
+    placed = [rarity.along(part, axes) for part in (own, drawn)]
     for name, shape in SHAPES.items():
-        values = shape(own, drawn) * gate
+        values = shape(*placed) * gate
         rows.append({"shape": name, "p_eff": rarity.weighted_share(values, is_male), "ess": rarity.effective_share(values),
                      "top_share": rarity.top_share(values)})
     return pd.DataFrame(rows)
@@ -96,11 +95,12 @@ def read_plain(out: Path, *, drawn: int = 400, progress: bool = True) -> pd.Data
     if not plain:
         raise InputError(f"{out}: no plain training. Run the sweep with --indicators none --alphas 0.")
     natural, tables = embed_faces(faces.natural_images(size=size, count=100, seed=0)), []
+    axes = load_axes()[:DensityConfig().dims]
     for cell, row in tqdm(plain.items(), desc="shapes", disable=not progress):
         _, pixels, is_male = load_training_faces(config.faces, split=config.split, ratio=row["ratio"], size=config.train_size,
                                                  seed=row["seed"], image_size=size)
         pictures = np.concatenate(list(open_pictures(cell / "samples")))[:drawn]
-        table = compare_shapes(embed_faces(pixels), embed_faces(pictures), natural, is_male)
+        table = compare_shapes(embed_faces(pixels), embed_faces(pictures), natural, is_male, axes=axes)
         tables.append(table.assign(ratio=row["ratio"], seed=row["seed"]))
     return pd.concat(tables, ignore_index=True)
 

@@ -23,6 +23,7 @@ from debiaslib import compare, faces, measure, quality
 from debiaslib.atomic import read_record, replacing
 from debiaslib.cluster import spread
 from debiaslib.errors import InputError
+from debiaslib.face_axes import axes_hash
 from debiaslib.face_embedding import embed_faces
 from debiaslib.finetune import (
     ADAPTER_FILE,
@@ -47,6 +48,7 @@ from debiaslib.indicators import INDICATORS, build_indicator, needs_of
 from debiaslib.judges import Judge, JudgeConfig
 from debiaslib.mixing import mix_adapters, read_part
 from debiaslib.presets import Preset, data_root, get_preset, load_pipeline, one_thread, sha256
+from debiaslib.rarity import DensityConfig
 
 COLUMNS = ("preset", "faces", "indicator", "ratio", "n_train", "alpha", "seed", "train_steps", "sample_steps", "guidance", "n",
            "face_rate", "abstained", "male_share", "fd", "fd_low", "fd_high", "fd_corrected", "frechet", "kid", "density", "coverage",
@@ -220,7 +222,8 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
     told = {"faces": "pool"} if source_name(config.faces) == "pool" else {}  # where the kit lies says nothing of the sweep
     settings = json.loads(json.dumps({"preset": preset.name, **asdict(config), **told, "training": training,
                                       "correction": measure.GENERATED,  # rows of different corrections are never mixed, and
-                                      "seeds_apart": LOOKS * SEEDS_APART}))  # neither are those of shared sampling seeds with others
+                                      "seeds_apart": LOOKS * SEEDS_APART,  # neither are those of shared sampling seeds with others,
+                                      "density": asdict(DensityConfig()) | {"axes": axes_hash()}}))  # or of other weights
     if record.exists():
         before = read_record(record)
         found, commands = before["settings"], before["command"].splitlines()
@@ -229,7 +232,7 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
         other = [name for name, value in settings.items() if name not in grid
                  and _leading_to(name, found.get(name, default.get(name))) != _leading_to(name, value)]
         if other:
-            earlier = ", which an earlier kit did not have" * ("seeds_apart" in other and "seeds_apart" not in found)
+            earlier = ", which an earlier kit did not have" * bool({"seeds_apart", "density"} & set(other) - set(found))
             raise InputError(f"{out}: holds a sweep of other settings ({', '.join(other)}{earlier}). Give another --out.")
     out.mkdir(parents=True, exist_ok=True)
     machine = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count()}

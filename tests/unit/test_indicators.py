@@ -24,7 +24,7 @@ def evidence():
     drawn = generator.normal(size=(50, 8))
     drawn[::2, 0] += 6
     return Evidence(embedding=faces, natural=generator.normal(loc=-9, size=(40, 8)), reference=reference, decoded=(faces, reference),
-                    drawn=drawn, is_male=is_male)
+                    drawn=drawn, axes=np.eye(8), is_male=is_male)
 
 
 def batch(count: int = 6, natural: int = 0) -> Batch:

@@ -38,6 +38,27 @@ def test_density_leaves_one_gaussian_cloud_even_between_its_halves():
     assert np.allclose(aimed, 0.5, atol=0.08)
 
 
+def test_given_axes_say_what_counts_as_apart():
+    """The few differ along the second axis alone; far more variance lies along the first, which they share."""
+    rows, few = two_groups(0.2, gap=4)
+    rows[:, 3] = 20 * np.random.default_rng(3).normal(size=len(rows))
+    one = rarity.DensityConfig(dims=1, exponent=1.0)
+    seen, blind = (rarity.weighted_share(rarity.density_values(rows, axes=np.eye(10)[[axis]], config=one), few) for axis in (0, 3))
+    assert seen > 0.3 and blind == pytest.approx(0.2, abs=0.05)
+    assert rarity.weighted_share(rarity.density_values(rows, config=one), few) == pytest.approx(blind, abs=0.01)
+
+
+def test_axes_that_merely_turn_the_space_change_no_weight():
+    rows, _ = two_groups(0.2)
+    turned, _ = np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))
+    assert np.allclose(rarity.density_values(rows, axes=np.eye(10)[:3]), rarity.density_values(rows, axes=turned @ np.eye(10)[:3]))
+
+
+def test_axes_of_another_representation_are_refused():
+    with pytest.raises(InputError, match="width 10 and axes of width 128"):
+        rarity.density_values(two_groups(0.2)[0], axes=np.eye(128))
+
+
 @pytest.mark.parametrize("count", [100, 400, 2000])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
 def test_reference_reaches_its_mix_and_does_not_overshoot_with_more_faces(share, count):
