@@ -55,14 +55,14 @@ class Control:
 
 
 def make_controls(out: Path, *, preset: Preset | None = None, ratios: Sequence[float] | None = None,
-                  seeds: Sequence[int] | None = None, progress: bool = True) -> pd.DataFrame:
-    """Draw and measure the controls of the sweep in `out`, by default beside every training; returns all rows there are.
+                  seeds: Sequence[int] | None = None, only: Sequence[str] = MADE, progress: bool = True) -> pd.DataFrame:
+    """Draw and measure the controls of the sweep in `out`, by default all beside every training; returns all rows there are.
 
     `preset` is by default the one that the sweep names. Columns: those of `cells.csv` and `control`. Raises InputError where
     `out` holds no sweep, or none of the trainings asked for is done at alpha 0.
     """
     named, config = read_sweep(out)
-    preset, todo = preset or get_preset(named), controls(out, ratios=ratios, seeds=seeds)
+    preset, todo = preset or get_preset(named), controls(out, ratios=ratios, seeds=seeds, only=only)
     if not todo:
         raise InputError(f"{out}: no finished run at alpha 0, and the controls are made from those. Run the sweep with "
                          "--alphas 0.")
@@ -95,12 +95,13 @@ def read_sweep(out: Path) -> tuple[str, sweep.SweepConfig]:
     return settings["preset"], sweep.from_the_kit(config)
 
 
-def controls(out: Path, *, ratios: Sequence[float] | None = None, seeds: Sequence[int] | None = None) -> list[Control]:
+def controls(out: Path, *, ratios: Sequence[float] | None = None, seeds: Sequence[int] | None = None,
+             only: Sequence[str] = MADE) -> list[Control]:
     """The controls of a sweep, those of one training side by side."""
     starts = {(row["ratio"], row["seed"]): folder for folder, row in sweep.finished(out).items() if row["alpha"] == 0
               and (ratios is None or row["ratio"] in ratios) and (seeds is None or row["seed"] in seeds)}
     return [Control(name=name, ratio=ratio, seed=seed, start=folder)
-            for (ratio, seed), folder in sorted(starts.items()) for name in MADE]
+            for (ratio, seed), folder in sorted(starts.items()) for name in MADE if name in only]
 
 
 def _row(preset: Preset, config: sweep.SweepConfig, control: Control, folder: Path) -> dict:
@@ -180,8 +181,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("sweep", type=Path, metavar="SWEEP", help="a finished sweep's folder")
     parser.add_argument("--ratios", type=float, nargs="+", default=None, help="beside trainings of these; default all")
     parser.add_argument("--seeds", type=int, nargs="+", default=None, help="beside trainings of these; default all")
+    parser.add_argument("--only", nargs="+", default=MADE, choices=MADE, metavar="CONTROL",
+                        help="these alone; a claim asks for all beside three trainings or more, and for `base` beside each. One or more of "
+                             + ", ".join(f'"{name}"' for name in MADE))
     args = parser.parse_args(arguments)
-    table = make_controls(args.sweep, ratios=args.ratios, seeds=args.seeds, progress=sys.stderr.isatty())
+    table = make_controls(args.sweep, ratios=args.ratios, seeds=args.seeds, only=args.only, progress=sys.stderr.isatty())
     shown = table[["control", "ratio", "seed", "face_rate", "male_share", "fd", "fd_corrected", "fit_loss"]]
     print(shown.to_string(index=False, float_format="%.3f"))
     print(f"\n{args.sweep / 'controls.csv'}: give it to `python -m debiaslib.report {args.sweep} --controls`.")

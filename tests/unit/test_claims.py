@@ -203,6 +203,19 @@ def test_an_adapter_turned_down_fails_though_its_loss_is_near(world, sweep, seco
     assert sixth.verdict == FAIL and "keeps 50%" in sixth.reason
 
 
+def test_what_is_kept_is_told_of_the_same_training_faces(sweep, controls, second):
+    """Faces differ in how well any model fits them: the untouched model's loss on others' faces says nothing of these."""
+    found = by_number(check(sweep.assign(seed=sweep["seed"] + 10), controls, second))[6]
+    assert found.verdict == NOT_SHOWN and "on these training faces was not measured" in found.reason
+    some = by_number(check(sweep.assign(fit_loss=0.16), controls, second))[6]
+    assert some.verdict == PASS and "of 1 of the 5 training sets" in some.reason and "keeps 100%" in some.reason
+
+
+def test_where_fine_tuning_gains_nothing_nothing_can_be_lost(world, sweep, second):
+    sixth = by_number(check(sweep, world.controls(CONTROLS | {"base": (0.48, {"fit_loss": 0.15})}), second))[6]
+    assert sixth.verdict == PASS and "gained nothing that could be lost" in sixth.reason
+
+
 @pytest.mark.parametrize(("seeds", "missing"), [
     ({0.0: 3, 0.05: 3, 0.1: 3}, "3 of 5 paired training seeds"),
     ({0.0: 5, 0.05: 2, 0.1: 5}, "2 of 3 training seeds at alpha 0.05"),

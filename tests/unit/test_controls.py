@@ -46,6 +46,8 @@ def pictures(folder):
 def test_each_control_is_what_it_says_and_is_made_once(finished, preset, monkeypatch):
     pipe = sweep.base_pipeline(preset)
     before = {name: weight.clone() for name, weight in pipe.unet.state_dict().items()}
+    alone = controls.make_controls(finished, preset=preset, only=["base"], progress=False)
+    assert alone["control"].tolist() == ["base"] and not (finished / "controls/scale-.3-ratio0.25-seed2").exists()
     rows = controls.make_controls(finished, preset=preset, progress=False)
     assert all((weight == before[name]).all() for name, weight in pipe.unet.state_dict().items()), "the base is left as it was"
     table = rows.set_index("control")
