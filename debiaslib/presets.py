@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
@@ -163,12 +164,13 @@ def fastest_layout(network: torch.nn.Module, device: torch.device) -> torch.memo
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch on one thread of the CPU: results do not depend on how many there are (two differ in the fourth decimal), and
-    nobody waits for whoever else needs a core. A GPU does not mind."""
+    """torch and numpy on one thread of the CPU: results do not depend on how many there are (two differ in the fourth decimal), and
+    nobody waits for whoever else needs a core (small matrices on two threads took ten times as long on a busy machine). A GPU does not mind."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(limits=1):
+            yield
     finally:
         torch.set_num_threads(before)
 

@@ -25,8 +25,8 @@ class DensityConfig:
 
     An exponent equal to `dims` makes the weighted set uniform over the space it fills (Loftsgaarden and Quesenberry 1965:
     density ~ 1 / radius^dims). Groups overlap in few dimensions, so uniform falls short of even: from .20 / .50 / .80 it reaches
-    .42 / .49 / .55 in 100 faces along the axes of `face_axes`; 3.5 reaches .45 / .49 / .51, at the price of effective sample size
-    (.50 to .43). Means of 60 draws, `data/results/density_settings.csv`, where all was chosen.
+    .41 / .49 / .55 in 100 faces along the axes of `face_axes`; 3.5 reaches .44 / .49 / .51, at the price of effective sample size
+    (.51 to .43). Means of 60 draws, `data/results/density_settings.csv`, where all was chosen.
     """
 
     dims: int = 3
