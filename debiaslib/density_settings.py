@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from debiaslib import faces, rarity
 from debiaslib.__main__ import guarded
 from debiaslib.atomic import replacing
+from debiaslib.errors import InputError
 from debiaslib.face_axes import axes_hash, fit_axes, load_axes
 from debiaslib.face_embedding import embed_faces
 from debiaslib.finetune import training_rows, write_json
@@ -38,7 +39,14 @@ BEFORE = DensityConfig(dims=3, neighbours=0.1, exponent=4.5)
 
 
 def axes_of_mixes(embeddings: np.ndarray, is_male: np.ndarray, *, count: int = 700, seed: int = 0) -> dict[str, np.ndarray]:
-    """Axes found among `count` of the embeddings (N, D) with a fifth to four fifths of men, and among few faces of any mix."""
+    """Axes found among `count` of the embeddings (N, D) with a fifth to four fifths of men, and among few faces of any mix.
+
+    Raises InputError where there are too few of either for that.
+    """
+    fewest = min(is_male.sum(), (~is_male).sum())
+    if fewest < round(0.8 * count):
+        raise InputError(f"{fewest} faces of one gender among those that axes are to be found in: {round(0.8 * count)} are needed, for mixes of a "
+                         "fifth to four fifths.")
     generator, found = np.random.default_rng(seed), {}
     for share in (0.2, 0.35, 0.65, 0.8):
         men = round(count * share)
@@ -111,7 +119,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="CSV")
     args = parser.parse_args(arguments)
     size, shown = get_preset("tiny").image_size, sys.stderr.isatty()
-    frame, further = training_rows(args.faces, split="finetune"), training_rows(args.faces, split="pretrain").sample(2000, random_state=0)
+    frame, further = training_rows(args.faces, split="finetune"), training_rows(args.faces, split="pretrain")
+    further = further.sample(min(2000, len(further)), random_state=0)
     with one_thread():
         own, more = (embed_faces(faces.read_pixels(args.faces, rows["file_name"].tolist(), size=size), progress=shown) for rows in (frame, further))
         natural = embed_faces(faces.natural_images(size=size, count=100, seed=0))

@@ -71,3 +71,19 @@ def test_the_nearest_to_even_comes_first_unless_it_costs_too_much(toy):
     rows = [{"axes": "a", "dims": 3, "neighbours": 0.1, "exponent": e, "n": 100, "ratio": r, "missed": m, "ess": s}
             for e, m, s in ((3, 0.2, 0.6), (4, 0.1, 0.45), (5, 0.05, 0.2)) for r in (0.25, 1, 4)]
     assert density_settings.nearest_to_even(pd.DataFrame(rows))["exponent"].tolist() == [4, 3]
+
+
+def test_axes_of_several_mixes_want_enough_of_either(toy):
+    frame, rows, _ = toy
+    is_male = (frame["gender"] == "Male").to_numpy()
+    found = density_settings.axes_of_mixes(rows, is_male, count=200)
+    assert "of 200 faces, 20% men" in found and all(axes.shape == (8, 128) for axes in found.values())
+    with pytest.raises(InputError, match="200 faces of one gender .* 560 are needed"):
+        density_settings.axes_of_mixes(rows, is_male)
+
+
+def test_a_folder_with_too_few_faces_is_told_before_anything_is_written(tmp_path):
+    paint(tmp_path / "faces", men=6, women=6, size=32, gender=["Male"] * 6 + ["Female"] * 6, split=["finetune", "pretrain"] * 6)
+    with pytest.raises(InputError, match="3 faces of one gender"):
+        density_settings.main(["--faces", str(tmp_path / "faces"), "--out", str(tmp_path / "settings.csv")])
+    assert not (tmp_path / "settings.csv").exists()
