@@ -31,7 +31,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from PIL import Image
-from threadpoolctl import threadpool_limits
 
 from debiaslib import faces, finetune, measure, quality
 from debiaslib.atomic import write_whole
@@ -363,7 +362,7 @@ def bench(names: Sequence[str] = (), *, out: Path, scale: float = 1.0, repeats: 
     table, sidecar = _read(out)
     for name in names or ROWS:
         row = ROWS[name]
-        with one_thread(), threadpool_limits(1):
+        with one_thread():
             found = row.measure(scale=scale, repeats=repeats)
         table.loc[name] = [found.ours, found.other, found.ours / found.other, row.goal]
         sidecar["rows"][name] = {"scale": scale, **found.notes}

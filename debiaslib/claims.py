@@ -183,7 +183,8 @@ def check(rows: pd.DataFrame, *, indicator: str, ratio: float, alpha: float | No
     fd_corrected is empty) figures are as read, and condition 3 says so. `decisions(row)`, where given, returns the judge's
     words of a run in the order of the sampling seeds (None where they are gone): pairing is then by picture, and sharper.
     Control runs are looked for in `rows` and `controls`. `frozen` says in words where the settings were chosen; `second`
-    holds the same runs read for a second attribute (male_share: the share of its first class). Neither is ever assumed.
+    holds the same runs read for a second attribute (male_share: the share of its first class), or for several, told apart by a
+    column `attribute`; none of them may be harmed. Neither is ever assumed.
 
     Raises InputError on missing columns, rows of two settings, a training seed that occurs twice, or nothing to judge.
     """
@@ -390,7 +391,7 @@ def _study(rows: pd.DataFrame, indicator: str, ratio: float, alpha: float | None
     trials = _trials(known if controls is None else _joined(known, _read(controls)), ratio, starts, settings)
     untouched = next((trial.untouched for trial in trials.values()), None)
     case = _claim(model, starts, mine[(mine["alpha"] > 0) & (mine["alpha"] < alpha)], settings, untouched)
-    later = None if second is None else _second(_read(second), indicator, ratio, float(alpha), settings)
+    later = {} if second is None else _seconds(_read(second), indicator, ratio, float(alpha), settings)
     title = f"{indicator}, male:female {ratio:g}, alpha {alpha:g}" + (
         f" (strength {s:g})" if (s := strength(indicator, alpha)) is not None else "")
     return case, Conditions([*(step(case) for step in STEPS), _controls(case, trials), _frozen(frozen, later)], title=title)
@@ -627,8 +628,8 @@ def _kept(case: _Case, before: np.ndarray, after: np.ndarray) -> tuple[str, str]
         return PASS, ""
     untouched = case.untouched.reindex(case.model["seed"]).to_numpy(float)
     there = np.isfinite(untouched)
-    if not there.any():
-        return NOT_SHOWN, " The untouched model's loss on these training faces was not measured."
+    if there.sum() < min(case.needs.axis_seeds, len(there)):
+        return NOT_SHOWN, f" The untouched model's loss was measured on {there.sum()} of these {len(there)} training sets."
     loss, before, after = (losses[there].mean() for losses in (untouched, before, after))
     if loss <= before:
         return PASS, f" The untouched model ({loss:.4f}) fits them as well: fine-tuning gained nothing that could be lost."
@@ -701,6 +702,12 @@ def _outcome(trial: _Case, case: _Case) -> tuple[str, str]:
     return FAIL, f"{moved} and passes everything, so the claim falls"
 
 
+def _seconds(rows: pd.DataFrame, indicator: str, ratio: float, alpha: float, settings: _Settings) -> dict[str, _Case]:
+    """The case of each second attribute by its name; "" where it has none."""
+    names = rows["attribute"].fillna("").astype(str) if "attribute" in rows else pd.Series("", index=rows.index)
+    return {name: _second(part, indicator, ratio, alpha, settings) for name, part in rows.groupby(names, sort=False)}
+
+
 def _second(rows: pd.DataFrame, indicator: str, ratio: float, alpha: float, settings: _Settings) -> _Case:
     plain = _plain(rows)
     mine = _select(plain, indicator, ratio)
@@ -709,22 +716,24 @@ def _second(rows: pd.DataFrame, indicator: str, ratio: float, alpha: float, sett
     return _pair(model, _starts(plain, indicator, ratio), as_read, keys=PAIRED)
 
 
-def _frozen(declared: str | None, second: _Case | None) -> Condition:
-    """Where settings were chosen is the caller's word; whether figures hold up elsewhere, a second attribute's rows tell."""
+def _frozen(declared: str | None, second: dict[str, _Case]) -> Condition:
+    """Where settings were chosen is the caller's word; whether figures hold up elsewhere, rows of other attributes tell."""
     name, missing, told, verdict = "settings frozen", [], [], PASS
     if declared:
         told.append(f"Declared: {declared.strip().rstrip('.')}.")
     else:
         missing.append("nobody said where the settings were chosen")
-    if second is None or len(second.model) < second.needs.axis_seeds:
-        missing.append("no second attribute that nobody tuned for" if second is None else
-                       f"{len(second.model)} paired training seeds read for a second attribute")
-    else:
-        gap = second.reduction
-        verdict = FAIL if gap.high < 0 else PASS
+    if not second:
+        missing.append("no second attribute that nobody tuned for")
+    for attribute, case in second.items():
+        called = f"a second attribute{f' ({attribute})' if attribute else ''}"
+        if len(case.model) < case.needs.axis_seeds:
+            missing.append(f"{len(case.model)} paired training seeds read for {called}")
+            continue
+        gap = case.reduction
+        verdict = FAIL if gap.high < 0 else verdict
         seen = "it rises" if gap.high < 0 else "it falls" if gap.low > 0 else "no harm seen"
-        told.append(f"On the second attribute FD as read goes from {second.fd_start.estimate:.3f} to "
-                    f"{second.fd.estimate:.3f} (reduction {_told(gap)}): {seen}.")
+        told.append(f"On {called} FD as read goes from {case.fd_start.estimate:.3f} to {case.fd.estimate:.3f} (reduction {_told(gap)}): {seen}.")
     if missing:
         told.append(f"Missing: {'; '.join(missing)}.")
     return Condition(8, name, NOT_SHOWN if missing and verdict == PASS else verdict, " ".join(told))

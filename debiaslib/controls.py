@@ -62,6 +62,8 @@ def make_controls(out: Path, *, preset: Preset | None = None, ratios: Sequence[f
     `out` holds no sweep, or none of the trainings asked for is done at alpha 0.
     """
     named, config = read_sweep(out)
+    if unknown := sorted({*only} - {*MADE}):
+        raise InputError(f"control {unknown[0]!r}: no such control. Choose among {', '.join(MADE)}.")
     preset, todo = preset or get_preset(named), controls(out, ratios=ratios, seeds=seeds, only=only)
     if not todo:
         raise InputError(f"{out}: no finished run at alpha 0, and the controls are made from those. Run the sweep with "

@@ -62,7 +62,7 @@ def plan(others: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray | None
     for name, axes in ((OWN, own), (SHIPPED, shipped)):
         yield from ((name, axes, config, 100) for config in GRID[name])
     for size in (500, 1000):
-        yield from (((OWN, own, BEFORE, size)), (SHIPPED, shipped, used, size))
+        yield from ((OWN, own, BEFORE, size), (SHIPPED, shipped, used, size))
     yield from ((name, axes, used, 100) for name, axes in others.items())
 
 
@@ -74,14 +74,17 @@ def aims(rows: np.ndarray, is_male: np.ndarray, gate: np.ndarray, *, axes: np.nd
 
 def try_settings(frame: pd.DataFrame, embeddings: np.ndarray, natural: np.ndarray, *, others: dict[str, np.ndarray] | None = None,
                  draws: dict[int, int] | None = None, progress: bool = False) -> pd.DataFrame:
-    """A row a setting and mix: axes, dims, neighbours, exponent, n, ratio, draws, p_eff, sd, missed (mean |p_eff - .5|), ess.
+    """A row a setting and mix, for as many sizes as there are faces for: axes, dims, neighbours, exponent, n, ratio, draws, p_eff, sd, missed (mean |p_eff - .5|), ess.
 
-    `frame` has the labels of the training faces, `embeddings` (N, D) theirs, `natural` (M, D) those of pictures of no face.
+    `frame` has the labels of the training faces, `embeddings` (N, D) theirs, `natural` (M, D) those of pictures of no face. Raises
+    InputError where there are too few faces for any size.
     """
     is_male, draws, lines = faces.gender_of(frame), draws or DRAWS, []
     sets = {(size, ratio): [_one_set(frame, embeddings, natural, size=size, ratio=ratio, seed=FIRST_SEED + seed) for seed in range(count)]
             for size, count in draws.items() for ratio in RATIOS if _enough(is_male, size, ratio)}
-    for name, axes, config, size in tqdm([line for line in plan(others or {})], desc="settings", disable=not progress):
+    if not sets:
+        raise InputError(f"{is_male.sum()} men and {(~is_male).sum()} women to draw training sets from: sets of {min(draws)} need four fifths of that of either.")
+    for name, axes, config, size in tqdm(list(plan(others or {})), desc="settings", disable=not progress):
         for ratio in RATIOS:
             found = np.array([aims(embeddings[chosen], is_male[chosen], gate, axes=axes, config=config)
                               for chosen, gate in sets.get((size, ratio), [])])
@@ -104,7 +107,8 @@ def _enough(is_male: np.ndarray, size: int, ratio: float) -> bool:
 
 
 def nearest_to_even(table: pd.DataFrame, *, least: float = 0.4) -> pd.DataFrame:
-    """Settings of 100 faces, best first: `missed` on average over the mixes, where the skewed mixes keep an effective sample of `least`."""
+    """Settings of 100 faces, best first: `missed` on average over the mixes, where the skewed mixes keep an effective sample
+    of `least`, to two digits."""
     table = table[table["n"] == 100]
     settings = table.groupby(["axes", "dims", "neighbours", "exponent"], sort=False)
     ranked = pd.DataFrame({"missed": settings["missed"].mean(), "ess": table[table["ratio"] != 1].groupby(settings.keys, sort=False)["ess"].min()})

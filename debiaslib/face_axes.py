@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from sklearn.decomposition import PCA
 
@@ -23,20 +24,17 @@ from debiaslib.face_embedding import embed_faces
 from debiaslib.presets import check_manifest, data_root, one_thread, sha256, write_manifest
 
 FOLDER, FILE, COUNT = "models/face-axes", "axes.safetensors", 8
-CARD = """---
-license: cc-by-4.0
----
-# face-axes: along which axes faces differ most
+CARD = """# face-axes: along which axes faces differ most
 
 The {count} leading principal components of dlib's face embedding (CC0), orthonormal rows of `axes` ({count}, 128) in `{file}`, found among
-all {faces} faces of the `{split}` split of **FairFace** (Kärkkäinen and Joo, WACV 2021, CC BY 4.0), aligned, at {size} pixels. No label
-was read. They hold {explained} of the embedding's variance, in that order. No photograph and nobody's embedding is in here. CC BY 4.0, with this attribution.
+all {faces} faces of {source}, aligned, at {size} pixels. No label
+was read. They hold {explained} of the embedding's variance, in that order. No photograph and nobody's embedding is in here.
 
 In this kit: the indicator `density` measures distances along the first three (`rarity.density_values`), where a training set's own
 components would turn with every draw of a hundred faces.
 
 What they cannot know: a difference between people that the embedding does not hold, or that is small in it beside others. Their
-order is that of FairFace, whose faces were picked to be even over seven groups of race as its makers named them.
+order is that of these faces, and of whoever chose them.
 
 `{command}`
 """
@@ -59,7 +57,10 @@ def load_axes(folder: Path | None = None) -> np.ndarray:
     if not (folder / FILE).exists():
         raise InputError(f"{folder / FILE}: missing. Restore it (`git checkout -- data/models`).")
     check_manifest(folder)
-    return load_file(folder / FILE)["axes"]
+    try:
+        return load_file(folder / FILE)["axes"]
+    except (SafetensorError, KeyError) as error:
+        raise InputError(f"{folder / FILE}: holds no axes ({error}). Restore it (`git checkout -- data/models`).") from None
 
 
 def axes_hash() -> str | None:
@@ -74,10 +75,13 @@ def main(arguments: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=Path, required=True, metavar="DIR|ZIP", help="aligned faces, a thousand or more; no label is read")
     parser.add_argument("--split", default="pretrain", help="rows of this split, '' for all; default %(default)s")
+    parser.add_argument("--source", default=None, metavar="TEXT", help="whose faces they are, with their licence, for the card; default the file's name")
     parser.add_argument("--size", type=int, default=64, help="side in pixels at which they are read; default %(default)s")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="write over axes that are there")
     args = parser.parse_args(arguments)
+    if args.size < 16:
+        raise InputError(f"--size {args.size}: no face is to be seen at that. Give 64, the side of the tiny model's pictures.")
     if (args.out / FILE).exists() and not args.overwrite:
         raise InputError(f"{args.out / FILE}: there already. Give --overwrite, or another --out.")
     with one_thread():
@@ -85,8 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
         rows = embed_faces(faces.read_pixels(args.faces, frame["file_name"].tolist(), size=args.size), progress=sys.stderr.isatty())
         axes, explained = fit_axes(rows)
     write_whole(args.out / FILE, save({"axes": axes}))
-    command = f"python -m debiaslib.face_axes --faces {args.faces.name} --split {args.split} --size {args.size} --out DIR"
-    write_whole(args.out / "README.md", CARD.format(count=COUNT, file=FILE, faces=f"{len(rows):,}", split=args.split, size=args.size, command=command,
+    source = args.source or f"`{args.faces.name}`{f', split `{args.split}`' if args.split else ''}"
+    command = (f"python -m debiaslib.face_axes --faces {args.faces.name} --split {args.split} --size {args.size}"
+               f"{' --source TEXT' if args.source else ''} --out DIR")
+    write_whole(args.out / "README.md", CARD.format(count=COUNT, file=FILE, faces=f"{len(rows):,}", source=source, size=args.size, command=command,
                                                     explained=", ".join(f"{part:.3f}" for part in explained)).encode())
     write_manifest(args.out)
     print(f"{args.out / FILE}: {COUNT} axes among {len(rows):,} faces, sha256 {sha256(args.out / FILE)[:12]}")

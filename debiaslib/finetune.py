@@ -28,8 +28,7 @@ from debiaslib import checkpoints, faces, rarity
 from debiaslib.atomic import read_record, write_whole
 from debiaslib.descent import training_attention
 from debiaslib.errors import InputError
-from debiaslib.face_axes import load_axes
-from debiaslib.face_axes import load_axes
+from debiaslib.face_axes import axes_hash, load_axes
 from debiaslib.face_embedding import embed_faces
 from debiaslib.indicators import INDICATORS, WANTED, Batch, Evidence, NoIndicator, build_indicator, needs_of
 from debiaslib.presets import (
@@ -158,7 +157,7 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
     Returns the record that `run.json` holds: configuration, curve, fit to the training faces, seconds. Raises InputError when
     the checkpoint in `out` is of another configuration.
     """
-    began, checkpoint, settings = time.perf_counter(), out / CHECKPOINT_FILE, asdict(config)
+    began, checkpoint, settings = time.perf_counter(), out / CHECKPOINT_FILE, asdict(config) | _weighed_by(config.indicator)
     checkpoints.check_settings(checkpoint, settings, option="--out")
     run = begin(pipe, data, config=config)
     adapter = torch.nn.ParameterList(weight for weight in run.unet.parameters() if weight.requires_grad)
@@ -183,7 +182,7 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
         adapter.load_state_dict(average.module.state_dict())
     seconds = spent + time.perf_counter() - began
     fit = fit_loss(run.unet, data, run.prompts[:1], run.scheduler, precision=config.precision)
-    record = {"config": asdict(config), "train_s": round(seconds, 2), "embed_s": round(data.embed_s, 2),
+    record = {"config": asdict(config), **_weighed_by(config.indicator), "train_s": round(seconds, 2), "embed_s": round(data.embed_s, 2),
               "fit_loss": round(fit, 5), **_weighing(run.indicator.weights(data.faces.shape[1]), data.is_male),
               "curve": curve}
     if run.state.is_main_process:
@@ -269,6 +268,11 @@ def multiplied_as_held(unet: torch.nn.Module, config: FinetuneConfig) -> Iterato
     finally:
         for weight, original in zip(frozen, originals, strict=False):
             weight.data = original.to(device)
+
+
+def _weighed_by(indicator: str) -> dict:
+    """What decides the weights beyond a training's own settings: a training of before is not continued with others."""
+    return {"density": asdict(rarity.DensityConfig()) | {"axes": axes_hash()}} if "axes" in needs_of([indicator]) else {}
 
 
 def _weighing(weights: np.ndarray, is_male: np.ndarray | None) -> dict[str, float | None]:

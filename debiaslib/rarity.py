@@ -80,6 +80,8 @@ def density_values(features: np.ndarray, *, axes: np.ndarray | None = None, conf
     reduced = PCA(dims, random_state=0).fit_transform(features) if axes is None else along(features, axes[:dims])
     k = max(2, round(config.neighbours * len(features)))
     radius = NearestNeighbors(n_neighbors=k).fit(reduced).kneighbors()[0][:, -1]
+    if not radius.any():  # alike along these axes
+        return np.ones(len(features))
     return clipped((radius / radius.max()) ** config.exponent, most=config.most)
 
 

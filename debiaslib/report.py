@@ -203,14 +203,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m debiaslib.report", description=__doc__)
     parser.add_argument("sweep", type=Path, metavar="DIR", help="a sweep's folder: table1.csv and sweep.json")
     parser.add_argument("--controls", type=Path, metavar="CSV", help="rows of control runs, named in the column `control`")
-    parser.add_argument("--second", type=Path, metavar="CSV", help="the same runs read for a second attribute")
+    parser.add_argument("--second", type=Path, nargs="+", metavar="CSV", help="the same runs read for other attributes")
     parser.add_argument("--frozen", metavar="TEXT", help="where the settings were chosen, in words")
     args = parser.parse_args(arguments)
     cells = args.sweep / "cells.csv"
+    second = None if args.second is None else pd.concat([_rows(path) for path in args.second], ignore_index=True)
     table = _rows(cells if cells.exists() else args.sweep / "table1.csv")
     if not (args.sweep / "sweep.json").exists():
         raise InputError(f"{args.sweep}: no sweep.json. Give the folder that `debiaslib sweep` wrote.")
-    print(write_report(args.sweep, table, controls=_rows(args.controls), second=_rows(args.second), frozen=args.frozen))
+    print(write_report(args.sweep, table, controls=_rows(args.controls), second=second, frozen=args.frozen))
     return 0
 
 

@@ -229,6 +229,8 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
         found, commands = before["settings"], before["command"].splitlines()
         grid = ("ratios", "alphas", "indicators", "seeds")
         default = asdict(SweepConfig(faces=""))  # of a setting that is younger than the record
+        weighed = {"density", "random"} & {*config.indicators} or [*out.glob("cells/density-*"), *out.glob("cells/random-*")]
+        grid += () if weighed else ("density",)  # without such rows its settings are nobody's
         other = [name for name, value in settings.items() if name not in grid
                  and _leading_to(name, found.get(name, default.get(name))) != _leading_to(name, value)]
         if other:

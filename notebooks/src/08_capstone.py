@@ -333,7 +333,7 @@ Markdown(f"You said {my_hours:g}. Drawing takes {spent['draw'] / spent['train']:
          "**the measuring is what costs**.")
 
 # %% [markdown]
-# The first plan's .08 is too small: it counts no luck of training. The second costs less, and its .10 can be believed.
+# The first plan's .08 is too small: it counts no luck of training. The second costs less, and its .13 can be believed.
 # Fewer settings, more trainings: that is the cheapest improvement there is. Now make a plan of your own. Tab reaches a
 # slider, the arrow keys move it. Try a card of 6 GB; 768 pixels; 50 pictures; rank 128.
 
@@ -585,10 +585,10 @@ for condition in verdict:
 Markdown(f"You said {my_passes} would pass; **{len(passed)}** did" + (f" ({', '.join(passed)})." if passed else "."))
 
 # %% [markdown]
-# **Read it for what it is.** FD went from .23 to .12, and the second model lies inside the null band. With such a pair
-# of numbers a slide could be made: "bias halved, no labels, in a minute". The interval of that fall goes from a rise of
-# .17 to a fall of .43: 40 pictures do not even know its sign. The *share* of men did rise, but from .27 past one half
-# to .62, where the weights aimed at .61; more trainings would scatter around that, and one cannot say how far. So the
+# **Read it for what it is.** FD went from .23 to .01, and the second model lies inside the null band. With such a pair
+# of numbers a slide could be made: "bias gone, no labels, in a minute". The interval of that fall goes from a rise of
+# .08 to a fall of .44: 40 pictures do not even know its sign. The *share* of men did rise, from .27 to
+# .51, where the weights aimed at .53; more trainings would scatter around that, and one cannot say how far. So the
 # claim function refuses, and its word is *not shown*: too few trainings, too few pictures, no controls. What passed
 # says little, too. Two adapters of 24 updates "adapted as much" because neither adapted far.
 #
@@ -712,7 +712,7 @@ Markdown(f"You said {my_passes} would pass; **{len(passed)}** did" + (f" ({', '.
 # 4. **Fetching.** Four downloads, one of them a must, the revision pinned; `make doctor` checks, `HF_HUB_OFFLINE=1`
 #    runs without network; `accelerate launch -m debiaslib train` shares one training among cards.
 # 5. **Your folder.** One path, every rejection listed, a third set aside; then train, draw, measure. The rehearsal's FD
-#    was halved, and its interval held a rise as well: no claim.
+#    all but vanished, and its interval held a rise as well: no claim.
 # 6. **Beforehand.** Question, settings, numbers, controls and conditions in a file before the first figure. What stays
 #    from tiny to large is the protocol; what changes is every number in it.
 #

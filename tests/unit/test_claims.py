@@ -66,8 +66,7 @@ class World:
         for name, (share, changes) in chosen.items():
             label = {"indicator": name} if name in ("random", "none") else {"control": name}
             label |= {"train_steps": 0, "n_train": 0, "ratio": np.nan} if name == "base" else {}
-            count = 1 if name == "base" else seeds
-            rows += [self.run(share, alpha=0.1, seed=seed, **label, **changes) for seed in range(count)]
+            rows += [self.run(share, alpha=0.1, seed=seed, **label, **changes) for seed in range(seeds)]
         return pd.DataFrame(rows)
 
 
@@ -206,9 +205,22 @@ def test_an_adapter_turned_down_fails_though_its_loss_is_near(world, sweep, seco
 def test_what_is_kept_is_told_of_the_same_training_faces(sweep, controls, second):
     """Faces differ in how well any model fits them: the untouched model's loss on others' faces says nothing of these."""
     found = by_number(check(sweep.assign(seed=sweep["seed"] + 10), controls, second))[6]
-    assert found.verdict == NOT_SHOWN and "on these training faces was not measured" in found.reason
+    assert found.verdict == NOT_SHOWN and "measured on 0 of these 5 training sets" in found.reason
     some = by_number(check(sweep.assign(fit_loss=0.16), controls, second))[6]
-    assert some.verdict == PASS and "of 1 of the 5 training sets" in some.reason and "keeps 100%" in some.reason
+    assert some.verdict == PASS and "of 3 of the 5 training sets" in some.reason and "keeps 100%" in some.reason
+    one = by_number(check(sweep, controls[(controls["control"] != "base") | (controls["seed"] == 0)], second))[6]
+    assert one.verdict == NOT_SHOWN and "measured on 1 of these 5" in one.reason
+
+
+def test_no_second_attribute_may_be_harmed(world, sweep, controls, second):
+    """Several are told apart by name, and the worst decides."""
+    harmed = world.sweep({0.0: 0.45, 0.1: 0.3}, indicator="density").assign(attribute="dark")
+    both = pd.concat([second.assign(attribute="older"), harmed])
+    eighth = by_number(check(sweep, controls, both))[8]
+    assert eighth.verdict == FAIL and "(older)" in eighth.reason and "(dark) FD as read" in eighth.reason and eighth.reason.endswith("it rises.")
+    assert by_number(check(sweep, controls, both[both["attribute"] == "older"]))[8].verdict == PASS
+    few = by_number(check(sweep, controls, pd.concat([second.assign(attribute="older"), harmed[harmed["seed"] == 0]])))[8]
+    assert few.verdict == NOT_SHOWN and "1 paired training seeds read for a second attribute (dark)" in few.reason
 
 
 def test_where_fine_tuning_gains_nothing_nothing_can_be_lost(world, sweep, second):

@@ -69,6 +69,11 @@ def test_each_control_is_what_it_says_and_is_made_once(finished, preset, monkeyp
     pd.testing.assert_frame_equal(controls.make_controls(finished, preset=preset, progress=False), rows)
 
 
+def test_an_unknown_control_is_named(finished, preset):
+    with pytest.raises(InputError, match="control 'half': no such control"):
+        controls.make_controls(finished, preset=preset, only=["base", "half"], progress=False)
+
+
 def test_no_sweep_and_no_start_are_said(tmp_path):
     with pytest.raises(InputError, match="no sweep.json"):
         controls.make_controls(tmp_path / "nowhere")

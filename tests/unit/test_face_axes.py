@@ -33,6 +33,9 @@ def test_what_is_written_is_what_was_found(tmp_path):
     assert np.allclose(axes @ axes.T, np.eye(8), atol=1e-4)
     card = (tmp_path / "axes/README.md").read_text()
     assert "all 16 faces" in card and str(tmp_path) not in card
+    assert "`faces`" in card and "FairFace" not in card, "whose faces they are is for the user to say"
+    with pytest.raises(InputError, match="--size 8"):
+        face_axes.main([*told, "--size", "8"])
     with pytest.raises(InputError, match="there already"):
         face_axes.main(told)
     assert face_axes.main([*told, "--overwrite"]) == 0
@@ -43,6 +46,10 @@ def test_altered_or_missing_axes_are_refused(tmp_path):
     path = tmp_path / "axes" / face_axes.FILE
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
     with pytest.raises(InputError, match="differs from its hash"):
+        face_axes.load_axes(tmp_path / "axes")
+    (tmp_path / "axes/manifest.json").unlink()
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="holds no axes"):
         face_axes.load_axes(tmp_path / "axes")
     path.unlink()
     with pytest.raises(InputError, match="missing"):
@@ -67,6 +74,12 @@ def test_settings_are_tried_on_many_draws_and_none_that_cannot_be_drawn(toy):
     assert table["missed"].between(0, 0.5).all() and (table["missed"] >= (table["p_eff"] - 0.5).abs() - 1e-9).all()
 
 
+def test_too_few_faces_for_any_set_are_told(toy):
+    frame, rows, natural = toy
+    with pytest.raises(InputError, match="20 men and 20 women to draw training sets from"):
+        density_settings.try_settings(frame.iloc[180:220].reset_index(drop=True), rows[180:220], natural)
+
+
 def test_the_nearest_to_even_comes_first_unless_it_costs_too_much(toy):
     rows = [{"axes": "a", "dims": 3, "neighbours": 0.1, "exponent": e, "n": 100, "ratio": r, "missed": m, "ess": s}
             for e, m, s in ((3, 0.2, 0.6), (4, 0.1, 0.45), (5, 0.05, 0.2)) for r in (0.25, 1, 4)]
@@ -87,3 +100,9 @@ def test_a_folder_with_too_few_faces_is_told_before_anything_is_written(tmp_path
     with pytest.raises(InputError, match="3 faces of one gender"):
         density_settings.main(["--faces", str(tmp_path / "faces"), "--out", str(tmp_path / "settings.csv")])
     assert not (tmp_path / "settings.csv").exists()
+
+
+def test_missing_axes_have_no_hash(tmp_path, monkeypatch):
+    assert len(face_axes.axes_hash()) == 64
+    monkeypatch.setenv("DEBIASLIB_DATA", str(tmp_path))
+    assert face_axes.axes_hash() is None

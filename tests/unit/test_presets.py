@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from debiaslib import presets
 from debiaslib.errors import InputError
@@ -85,3 +86,10 @@ def test_a_broken_manifest_is_bad_input(tmp_path, text: str):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(InputError, match="manifest.json: .*Restore it"):
         presets.check_manifest(tmp_path)
+
+
+def test_one_thread_holds_for_torch_and_numpy_and_is_given_back():
+    before = [pool["num_threads"] for pool in threadpool_info()], torch.get_num_threads()
+    with presets.one_thread():
+        assert torch.get_num_threads() == 1 and {pool["num_threads"] for pool in threadpool_info()} == {1}
+    assert ([pool["num_threads"] for pool in threadpool_info()], torch.get_num_threads()) == before

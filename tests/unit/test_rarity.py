@@ -54,6 +54,11 @@ def test_axes_that_merely_turn_the_space_change_no_weight():
     assert np.allclose(rarity.density_values(rows, axes=np.eye(10)[:3]), rarity.density_values(rows, axes=turned @ np.eye(10)[:3]))
 
 
+def test_faces_alike_along_the_axes_weigh_alike():
+    rows = np.random.default_rng(0).normal(size=(30, 4)) * [0, 0, 1, 1]
+    assert np.allclose(rarity.density_values(rows, axes=np.eye(4)[:2]), 1)
+
+
 def test_axes_of_another_representation_are_refused():
     with pytest.raises(InputError, match="width 10 and axes of width 128"):
         rarity.density_values(two_groups(0.2)[0], axes=np.eye(128))

@@ -233,6 +233,22 @@ def test_rows_of_another_kind_are_not_continued(preset, config, tmp_path, noted)
         sweep._claim(tmp_path, preset, config)
 
 
+@pytest.mark.parametrize(("cell", "refused"), [("density-ratio0.25-alpha0.1-seed0", True), ("oracle-ratio0.25-alpha0.1-seed0", False)])
+def test_density_weights_of_an_earlier_kit_are_not_continued(preset, config, tmp_path, cell, refused):
+    """Only where there are such rows, or are to be: a sweep of other indicators does not ask."""
+    plain = dataclasses.replace(config, indicators=("oracle",), alphas=(0.1,))
+    sweep._claim(tmp_path, preset, plain)
+    record = json.loads((tmp_path / "sweep.json").read_text())
+    record["settings"]["density"]["exponent"] = 4.5
+    (tmp_path / "sweep.json").write_text(json.dumps(record))
+    (tmp_path / "cells" / cell).mkdir(parents=True)
+    if refused:
+        with pytest.raises(InputError, match="other settings .*density"):
+            sweep._claim(tmp_path, preset, plain)
+    else:
+        sweep._claim(tmp_path, preset, plain)
+
+
 def test_a_ratio_that_the_faces_cannot_give_fails_before_any_training(preset, config, tmp_path):
     with pytest.raises(InputError, match="largest size this ratio allows"):
         sweep.sweep(preset, config=dataclasses.replace(config, train_size=18), out=tmp_path / "out", progress=False)
