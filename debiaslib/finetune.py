@@ -157,7 +157,7 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
     Returns the record that `run.json` holds: configuration, curve, fit to the training faces, seconds. Raises InputError when
     the checkpoint in `out` is of another configuration.
     """
-    began, checkpoint, settings = time.perf_counter(), out / CHECKPOINT_FILE, asdict(config) | _weighed_by(config.indicator)
+    began, checkpoint, settings = time.perf_counter(), out / CHECKPOINT_FILE, asdict(config) | weighed_by(config.indicator)
     checkpoints.check_settings(checkpoint, settings, option="--out")
     run = begin(pipe, data, config=config)
     adapter = torch.nn.ParameterList(weight for weight in run.unet.parameters() if weight.requires_grad)
@@ -182,7 +182,7 @@ def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: Finetu
         adapter.load_state_dict(average.module.state_dict())
     seconds = spent + time.perf_counter() - began
     fit = fit_loss(run.unet, data, run.prompts[:1], run.scheduler, precision=config.precision)
-    record = {"config": asdict(config), **_weighed_by(config.indicator), "train_s": round(seconds, 2), "embed_s": round(data.embed_s, 2),
+    record = {"config": asdict(config), **weighed_by(config.indicator), "train_s": round(seconds, 2), "embed_s": round(data.embed_s, 2),
               "fit_loss": round(fit, 5), **_weighing(run.indicator.weights(data.faces.shape[1]), data.is_male),
               "curve": curve}
     if run.state.is_main_process:
@@ -270,7 +270,7 @@ def multiplied_as_held(unet: torch.nn.Module, config: FinetuneConfig) -> Iterato
             weight.data = original.to(device)
 
 
-def _weighed_by(indicator: str) -> dict:
+def weighed_by(indicator: str) -> dict:
     """What decides the weights beyond a training's own settings: a training of before is not continued with others."""
     return {"density": asdict(rarity.DensityConfig()) | {"axes": axes_hash()}} if "axes" in needs_of([indicator]) else {}
 

@@ -23,7 +23,6 @@ from debiaslib import compare, faces, measure, quality
 from debiaslib.atomic import read_record, replacing
 from debiaslib.cluster import spread
 from debiaslib.errors import InputError
-from debiaslib.face_axes import axes_hash
 from debiaslib.face_embedding import embed_faces
 from debiaslib.finetune import (
     ADAPTER_FILE,
@@ -41,6 +40,7 @@ from debiaslib.finetune import (
     load_unlabelled,
     prepare_set,
     training_rows,
+    weighed_by,
     write_json,
 )
 from debiaslib.generate import SampleConfig, generate, load_adapter
@@ -48,7 +48,6 @@ from debiaslib.indicators import INDICATORS, build_indicator, needs_of
 from debiaslib.judges import Judge, JudgeConfig
 from debiaslib.mixing import mix_adapters, read_part
 from debiaslib.presets import Preset, data_root, get_preset, load_pipeline, one_thread, sha256
-from debiaslib.rarity import DensityConfig
 
 COLUMNS = ("preset", "faces", "indicator", "ratio", "n_train", "alpha", "seed", "train_steps", "sample_steps", "guidance", "n",
            "face_rate", "abstained", "male_share", "fd", "fd_low", "fd_high", "fd_corrected", "frechet", "kid", "density", "coverage",
@@ -223,7 +222,7 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
     settings = json.loads(json.dumps({"preset": preset.name, **asdict(config), **told, "training": training,
                                       "correction": measure.GENERATED,  # rows of different corrections are never mixed, and
                                       "seeds_apart": LOOKS * SEEDS_APART,  # neither are those of shared sampling seeds with others,
-                                      "density": asdict(DensityConfig()) | {"axes": axes_hash()}}))  # or of other weights
+                                      **weighed_by("density")}))  # or of other weights
     if record.exists():
         before = read_record(record)
         found, commands = before["settings"], before["command"].splitlines()
