@@ -25,6 +25,7 @@ from debiaslib.face_embedding import embed_faces
 from debiaslib.finetune import training_rows, write_json
 from debiaslib.presets import get_preset, one_thread
 from debiaslib.rarity import DensityConfig
+from debiaslib.representations import draw
 
 RATIOS, FIRST_SEED = (0.25, 1.0, 4.0), 100
 """Training sets of these seeds and up were never trained on."""
@@ -49,10 +50,7 @@ def axes_of_mixes(embeddings: np.ndarray, is_male: np.ndarray, *, count: int = 7
                          "fifth to four fifths.")
     generator, found = np.random.default_rng(seed), {}
     for share in (0.2, 0.35, 0.65, 0.8):
-        men = round(count * share)
-        rows = np.concatenate([generator.choice(np.flatnonzero(group), number, replace=False)
-                               for group, number in ((is_male, men), (~is_male, count - men))])
-        found[f"of {count} faces, {share:.0%} men"] = fit_axes(embeddings[rows])[0]
+        found[f"of {count} faces, {share:.0%} men"] = fit_axes(embeddings[draw(is_male, n=count, share=share, seed=generator)])[0]
     return found | {f"of {few} faces": fit_axes(embeddings[generator.choice(len(embeddings), few, replace=False)])[0] for few in (100, 400)}
 
 
@@ -74,7 +72,9 @@ def aims(rows: np.ndarray, is_male: np.ndarray, gate: np.ndarray, *, axes: np.nd
 
 def try_settings(frame: pd.DataFrame, embeddings: np.ndarray, natural: np.ndarray, *, others: dict[str, np.ndarray] | None = None,
                  draws: dict[int, int] | None = None, progress: bool = False) -> pd.DataFrame:
-    """A row a setting and mix, for as many sizes as there are faces for: axes, dims, neighbours, exponent, n, ratio, draws, p_eff, sd, missed (mean |p_eff - .5|), ess.
+    """A row a setting and mix, for as many sizes as there are faces for.
+
+    Columns: axes, dims, neighbours, exponent, n, ratio, draws, p_eff, sd, missed (mean |p_eff - .5|), ess.
 
     `frame` has the labels of the training faces, `embeddings` (N, D) theirs, `natural` (M, D) those of pictures of no face. Raises
     InputError where there are too few faces for any size.
@@ -83,7 +83,8 @@ def try_settings(frame: pd.DataFrame, embeddings: np.ndarray, natural: np.ndarra
     sets = {(size, ratio): [_one_set(frame, embeddings, natural, size=size, ratio=ratio, seed=FIRST_SEED + seed) for seed in range(count)]
             for size, count in draws.items() for ratio in RATIOS if _enough(is_male, size, ratio)}
     if not sets:
-        raise InputError(f"{is_male.sum()} men and {(~is_male).sum()} women to draw training sets from: sets of {min(draws)} need four fifths of that of either.")
+        raise InputError(f"{is_male.sum()} men and {(~is_male).sum()} women to draw training sets from: sets of {min(draws)} need four fifths of "
+                         "that of either.")
     for name, axes, config, size in tqdm(list(plan(others or {})), desc="settings", disable=not progress):
         for ratio in RATIOS:
             found = np.array([aims(embeddings[chosen], is_male[chosen], gate, axes=axes, config=config)
@@ -98,12 +99,11 @@ def try_settings(frame: pd.DataFrame, embeddings: np.ndarray, natural: np.ndarra
 
 def _one_set(frame: pd.DataFrame, embeddings: np.ndarray, natural: np.ndarray, *, size: int, ratio: float, seed: int):
     chosen = faces.draw_subset(frame, ratio=ratio, size=size, seed=seed)
-    return chosen, np.minimum(1, 2 * rarity.face_probability(embeddings[chosen], natural))
+    return chosen, rarity.face_gate(embeddings[chosen], natural)
 
 
 def _enough(is_male: np.ndarray, size: int, ratio: float) -> bool:
-    men = round(size * ratio / (1 + ratio))
-    return men <= is_male.sum() and size - men <= (~is_male).sum()
+    return bool((faces.counts_at(ratio, size) <= [is_male.sum(), (~is_male).sum()]).all())
 
 
 def nearest_to_even(table: pd.DataFrame, *, least: float = 0.4) -> pd.DataFrame:

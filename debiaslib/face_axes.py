@@ -1,8 +1,8 @@
 """The axes along which faces differ most in the face embedding: found once, among thousands of faces of any mix, no label read.
 
 A hundred training faces say who among them lies apart, but too little about which differences matter in people at large: their own
-leading components turn from draw to draw. These do not turn, and depend little on who was in the set that they were found in
-(`data/results/density_settings.csv` has both said in numbers). They ship with the kit, a few kilobytes:
+leading components turn from draw to draw. These do not turn; they depend on who was in the set that they were found in
+less than on its being another one (`data/results/density_settings.csv` has both in numbers). They ship with the kit, a few kilobytes:
 
 `python -m debiaslib.face_axes --faces ZIP --split pretrain --out data/models/face-axes`
 """

@@ -154,13 +154,13 @@ def draw_subset(frame: pd.DataFrame, *, ratio: float, size: int, seed: int, colu
         raise InputError(f"ratio {ratio:g} and size {size}: a ratio (males per female) is above 0, a size at least 1.")
     is_male = gender_of(frame, column=column)
     have = np.array([is_male.sum(), (~is_male).sum()])
-    need = _counts(ratio, size)
+    need = counts_at(ratio, size)
     if not need.all():
         raise InputError(f"ratio {ratio:g} with {size} faces: comes to {need[0]} male and {need[1]} female. "
                          "Give a larger size, or a ratio nearer to 1.")
     if (need > have).any():
         sizes = np.arange(1, have.sum() + 1)
-        largest = sizes[(_counts(ratio, sizes) <= have).all(-1)].max(initial=0)
+        largest = sizes[(counts_at(ratio, sizes) <= have).all(-1)].max(initial=0)
         raise InputError(f"ratio {ratio:g} with {size} faces needs {need[0]} male and {need[1]} female, "
                          f"but there are {have[0]} male and {have[1]} female. "
                          f"The largest size this ratio allows is {largest}.")
@@ -226,7 +226,7 @@ def _words() -> str:
     return "/".join(word.capitalize() for word in IS_MALE)
 
 
-def _counts(ratio: float, size: int | np.ndarray) -> np.ndarray:
+def counts_at(ratio: float, size: int | np.ndarray) -> np.ndarray:
     """Whole numbers (..., 2) of male and female faces nearest to `ratio` among `size`; a half goes to the men."""
     male = np.floor(np.asarray(size) * ratio / (1 + ratio) + 0.5).astype(int)
     return np.stack([male, size - male], axis=-1)

@@ -164,7 +164,7 @@ class DensityIndicator(WeightingIndicator):
 
     def values(self, evidence: Evidence) -> np.ndarray:
         """Rarity, strays kept out."""
-        return rarity.density_values(evidence.embedding, axes=evidence.axes) * _face_gate(evidence)
+        return rarity.density_values(evidence.embedding, axes=evidence.axes) * rarity.face_gate(evidence.embedding, evidence.natural)
 
 
 class ReferenceIndicator(WeightingIndicator):
@@ -179,7 +179,7 @@ class ReferenceIndicator(WeightingIndicator):
 
     def values(self, evidence: Evidence) -> np.ndarray:
         """The density ratio, strays kept out."""
-        return rarity.reference_values(evidence.embedding, evidence.reference) * _face_gate(evidence)
+        return rarity.reference_values(evidence.embedding, evidence.reference) * rarity.face_gate(evidence.embedding, evidence.natural)
 
 
 class RecalibratedIndicator(ReferenceIndicator):
@@ -222,11 +222,6 @@ class RandomIndicator(DensityIndicator):
     def values(self, evidence: Evidence) -> np.ndarray:
         """The density's values in another order."""
         return np.random.default_rng(self.seed).permutation(super().values(evidence))
-
-
-def _face_gate(evidence: Evidence) -> np.ndarray:
-    """1 for what is more likely a face than a natural picture, falling to 0 for what surely is none."""
-    return np.minimum(1, 2 * rarity.face_probability(evidence.embedding, evidence.natural))
 
 
 INDICATORS = {kind.name: kind for kind in (NoIndicator, LiteralIndicator, DensityIndicator, ReferenceIndicator,

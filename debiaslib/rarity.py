@@ -323,6 +323,11 @@ def face_probability(features: np.ndarray, other: np.ndarray, *, seed: int = 0) 
     return cross_val_predict(model, rows, label, cv=folds, method="predict_proba")[: len(features), 1]
 
 
+def face_gate(features: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """1 for what is more likely a face than a natural picture (M, D), falling to 0 for what surely is none; (N,)."""
+    return np.minimum(1, 2 * face_probability(features, other))
+
+
 def clipped(values: np.ndarray, *, most: float) -> np.ndarray:
     """Values scaled to mean 1 with none above `most`: what is cut off is shared out again until both hold."""
     values = np.asarray(values, float)

@@ -23,7 +23,6 @@ from tqdm.auto import tqdm
 
 from debiaslib import faces, rarity
 from debiaslib.copies import pixel_vectors
-from debiaslib.face_axes import load_axes
 from debiaslib.face_embedding import embed_faces
 from debiaslib.finetune import write_json
 from debiaslib.presets import data_root, encode_latents, get_preset, load_pipeline, sha256
@@ -33,14 +32,12 @@ H_SPACE = (1, 100, 400)
 
 
 def represent(pixels: np.ndarray, pipe, *, timesteps: tuple[int, ...] = H_SPACE, progress: bool = False) -> dict[str, np.ndarray]:
-    """Each representation of uint8 (N, H, W, 3) faces as float32 (N, D): pixels, latents, h-space at `timesteps`, face embedding,
-    and its coordinates along the axes that `density` uses."""
+    """Each representation of uint8 (N, H, W, 3) faces as float32 (N, D): pixels, latents, h-space at `timesteps`, face embedding."""
     latents = encode_latents(pipe.vae, pixels)
     found = {"pixels": pixel_vectors(pixels), "latents": latents.flatten(1).numpy()}
     for timestep in tqdm(timesteps, desc="h-space", disable=not progress):
         found[f"h-space, t = {timestep}"] = h_space(pipe, latents, timestep=timestep)
-    embedding = embed_faces(pixels, progress=progress)
-    return found | {"face embedding": embedding, "face embedding, shipped axes": rarity.along(embedding, load_axes()[:rarity.DensityConfig().dims])}
+    return found | {"face embedding": embed_faces(pixels, progress=progress)}
 
 
 @torch.no_grad()
@@ -109,8 +106,8 @@ def study(found: dict[str, np.ndarray], is_male: np.ndarray, *, sizes: tuple[int
     return pd.DataFrame(rows).sort_values(["representation", "n", "share", "seed"], ignore_index=True)
 
 
-def draw(is_male: np.ndarray, *, n: int, share: float, seed: int) -> np.ndarray:
-    """`n` indices with exactly `share` men, by chance."""
+def draw(is_male: np.ndarray, *, n: int, share: float, seed: int | np.random.Generator) -> np.ndarray:
+    """`n` indices with exactly `share` men, by chance; a generator as `seed` goes on where it is."""
     generator, men = np.random.default_rng(seed), round(n * share)
     return np.concatenate([generator.choice(np.flatnonzero(group), count, replace=False)
                            for group, count in ((is_male, men), (~is_male, n - men))])

@@ -75,7 +75,7 @@ def compare_shapes(own: np.ndarray, drawn: np.ndarray, natural: np.ndarray, is_m
 
     `drawn` (M, D) are pictures of a plain training on them, `natural` (R, D) pictures of no face; distances are taken along `axes` (K, D).
     """
-    gate, rows = np.minimum(1, 2 * rarity.face_probability(own, natural)), []
+    gate, rows = rarity.face_gate(own, natural), []
     placed = [rarity.along(part, axes) for part in (own, drawn)]
     for name, shape in SHAPES.items():
         values = shape(*placed) * gate

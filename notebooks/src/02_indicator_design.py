@@ -419,7 +419,7 @@ Markdown(f"Most readable: **{best}** (you said {easiest}). Moves the shares most
 
 # %%
 usual = DensityConfig()
-study = pd.read_csv(data_root() / "results/representation_study.csv").query("exponent == @usual.exponent and not representation.str.contains('axes')")
+study = pd.read_csv(data_root() / "results/representation_study.csv").query("exponent == @usual.exponent")
 real = study[study["n"] == 100].pivot_table(index="representation", columns="share", values="p_eff")
 real.columns = [f"from {100 * share:.0f} % men" for share in real.columns]
 by_name = study[study["n"] == 100].groupby("representation")
@@ -464,7 +464,7 @@ pd.DataFrame(lines).groupby("training", sort=False).agg(["mean", "std"]).round(2
 # %%
 tried = pd.read_csv(data_root() / "results/density_settings.csv")
 columns, sixty = ["axes", "dims", "neighbours", "exponent"], tried[tried["n"] == 100]
-named = {"before: own axes": ("the training faces' own", 3, 0.1, 4.5), "now: shipped axes": ("shipped", 3, 0.15, 3.5)}
+named = {"before: own axes": ("the training faces' own", 3, 0.1, 4.5), "now: shipped axes": ("shipped", usual.dims, usual.neighbours, usual.exponent)}
 lines = {name: sixty[(sixty[columns] == list(setting)).all(axis=1)].set_index("ratio") for name, setting in named.items()}
 lines |= {f"axes {name}": part.set_index("ratio") for name, part in sixty.groupby("axes", sort=False) if name.startswith("of ")}
 shown = {100 * ratio / (1 + ratio): {name: f"{line.p_eff[ratio]:.2f} ± {line.sd[ratio]:.2f}" for name, line in lines.items()}
@@ -540,7 +540,6 @@ tried
 # %%
 even = pool[pool["split"] == "reference"]
 even = even.iloc[draw_subset(even, ratio=1, size=100, seed=0)]
-embedding = features["face embedding"]
 reference = embed_faces(read_pixels(data_root() / "faces", list(even["file_name"]), size=preset.image_size))
 natural = embed_faces(natural_images(size=preset.image_size, count=100, seed=0))
 
@@ -621,7 +620,7 @@ plt.show()
 def study_weights(name, ratio, draw):
     chosen = subsets[ratio, draw]
     indicator = build_indicator(name, alpha=0.1, seed=draw)          # alpha .1: full strength
-    indicator.study(Evidence(embedding=embedding[chosen], natural=natural, reference=reference, axes=load_axes(),
+    indicator.study(Evidence(embedding=embedding[chosen], natural=natural, reference=reference, axes=shipped,
                              is_male=male[chosen]))
     return indicator.weights(len(chosen))
 

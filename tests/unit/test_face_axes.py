@@ -80,7 +80,7 @@ def test_too_few_faces_for_any_set_are_told(toy):
         density_settings.try_settings(frame.iloc[180:220].reset_index(drop=True), rows[180:220], natural)
 
 
-def test_the_nearest_to_even_comes_first_unless_it_costs_too_much(toy):
+def test_the_nearest_to_even_comes_first_unless_it_costs_too_much():
     rows = [{"axes": "a", "dims": 3, "neighbours": 0.1, "exponent": e, "n": 100, "ratio": r, "missed": m, "ess": s}
             for e, m, s in ((3, 0.2, 0.6), (4, 0.1, 0.45), (5, 0.05, 0.2)) for r in (0.25, 1, 4)]
     assert density_settings.nearest_to_even(pd.DataFrame(rows))["exponent"].tolist() == [4, 3]
