@@ -80,7 +80,7 @@ def try_settings(frame: pd.DataFrame, embeddings: np.ndarray, natural: np.ndarra
     InputError where there are too few faces for any size.
     """
     is_male, draws, lines = faces.gender_of(frame), draws or DRAWS, []
-    sets = {(size, ratio): [_one_set(frame, embeddings, natural, size=size, ratio=ratio, seed=FIRST_SEED + seed) for seed in range(count)]
+    sets = {(size, ratio): [one_set(frame, embeddings, natural, size=size, ratio=ratio, seed=FIRST_SEED + seed) for seed in range(count)]
             for size, count in draws.items() for ratio in RATIOS if _enough(is_male, size, ratio)}
     if not sets:
         raise InputError(f"{is_male.sum()} men and {(~is_male).sum()} women to draw training sets from: sets of {min(draws)} need four fifths of "
@@ -97,7 +97,9 @@ def try_settings(frame: pd.DataFrame, embeddings: np.ndarray, natural: np.ndarra
     return pd.DataFrame(lines)
 
 
-def _one_set(frame: pd.DataFrame, embeddings: np.ndarray, natural: np.ndarray, *, size: int, ratio: float, seed: int):
+def one_set(frame: pd.DataFrame, embeddings: np.ndarray, natural: np.ndarray, *, size: int, ratio: float,
+            seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (size,) of a training set, and how far each of its faces is let in (size,), strays hardly."""
     chosen = faces.draw_subset(frame, ratio=ratio, size=size, seed=seed)
     return chosen, rarity.face_gate(embeddings[chosen], natural)
 

@@ -272,7 +272,10 @@ def multiplied_as_held(unet: torch.nn.Module, config: FinetuneConfig) -> Iterato
 
 def weighed_by(indicator: str) -> dict:
     """What decides the weights beyond a training's own settings: a training of before is not continued with others."""
-    return {"density": asdict(rarity.DensityConfig()) | {"axes": axes_hash()}} if "axes" in needs_of([indicator]) else {}
+    if "axes" not in (needs := needs_of([indicator])):
+        return {}
+    name, config = ("density_ratio", rarity.ReferenceConfig()) if "reference" in needs else ("density", rarity.DensityConfig())
+    return {name: asdict(config) | {"axes": axes_hash()}}
 
 
 def _weighing(weights: np.ndarray, is_male: np.ndarray | None) -> dict[str, float | None]:

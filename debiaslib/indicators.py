@@ -168,25 +168,29 @@ class DensityIndicator(WeightingIndicator):
 
 
 class ReferenceIndicator(WeightingIndicator):
-    """v_i = r(x_i) / (1 - r(x_i)), the odds of having come from a small balanced reference without labels on its images.
+    """v_i = 1 + t (r(x_i) / (1 - r(x_i)) - 1), r / (1 - r) the odds of having come from a small balanced reference without labels on its images.
 
     The odds are a density ratio (Choi et al. 2020, "Fair Generative Modeling via Weak Supervision"), estimated so that it is
-    calibrated by construction, see `rarity.reference_values`. Time-dependent ratios (TIW-DSM, Kim et al. 2024) are not this.
+    calibrated by construction, see `rarity.reference_values`; t in [0, 1] says how surely reference and training faces differ at all
+    (`rarity.told_apart`), so that faces of a balanced mix are left alone. Time-dependent ratios (TIW-DSM, Kim et al. 2024) are not this.
     """
 
     name = "reference"
-    needs = frozenset({"embedding", "natural", "reference"})
+    needs = frozenset({"embedding", "natural", "reference", "axes"})
 
     def values(self, evidence: Evidence) -> np.ndarray:
-        """The density ratio, strays kept out."""
-        return rarity.reference_values(evidence.embedding, evidence.reference) * rarity.face_gate(evidence.embedding, evidence.natural)
+        """The density ratio as far as it is sure, strays kept out."""
+        sets = evidence.embedding, evidence.reference
+        values = 1 + rarity.told_apart(*sets, evidence.axes) * (rarity.reference_values(*sets) - 1)
+        return values * rarity.face_gate(evidence.embedding, evidence.natural)
 
 
 class RecalibratedIndicator(ReferenceIndicator):
     """`reference`, and then again: a first training's own pictures tell by how much it missed even.
 
     v_i = (the reference's v_i) (1 - q_i + u q_i), q_i the chance of face i to be of the second of two unnamed groups, u such
-    that v aims past even by twice what the first training missed, by .15 at least (`rarity.recalibrated_values`). It costs a second
+    that v aims past even by twice what the first training missed, by .15 at least (`rarity.recalibrated_values`), and again as far as
+    reference and training faces surely differ. It costs a second
     training and 1,600 pictures, of both trainings and of a mix that is tried: they say where between both the mix lies that is
     kept (`mixing`).
     """
@@ -197,8 +201,9 @@ class RecalibratedIndicator(ReferenceIndicator):
     def values(self, evidence: Evidence) -> np.ndarray:
         """The first training's values, recalibrated."""
         faces, reference = evidence.decoded
-        return rarity.recalibrated_values(super().values(evidence), faces=faces, reference=reference, drawn=evidence.drawn,
-                                          more=evidence.more)
+        values, sure = super().values(evidence), rarity.told_apart(evidence.embedding, evidence.reference, evidence.axes)
+        again = rarity.recalibrated_values(values, faces=faces, reference=reference, drawn=evidence.drawn, more=evidence.more)
+        return values / values.mean() + sure * (again - values / values.mean())
 
 
 class OracleIndicator(WeightingIndicator):

@@ -215,30 +215,42 @@ def _missing(out: Path, todo: list[Cell]) -> list[Cell]:
 def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
     """Note whose folder this is, or refuse it. Other ratios, alphas, indicators or seeds may be asked for, one command after
     another; other settings not."""
-    record, commands = out / "sweep.json", []
-    training = asdict(FinetuneConfig.of(preset, steps=config.train_steps))
-    training = {name: value for name, value in training.items() if name not in ("indicator", "alpha", "seed")}
-    told = {"faces": "pool"} if source_name(config.faces) == "pool" else {}  # where the kit lies says nothing of the sweep
-    settings = json.loads(json.dumps({"preset": preset.name, **asdict(config), **told, "training": training,
-                                      "correction": measure.GENERATED,  # rows of different corrections are never mixed, and
-                                      "seeds_apart": LOOKS * SEEDS_APART,  # neither are those of shared sampling seeds with others,
-                                      **weighed_by("density")}))  # or of other weights
+    record, commands, settings = out / "sweep.json", [], _settings(preset, config)
     if record.exists():
         before = read_record(record)
         found, commands = before["settings"], before["command"].splitlines()
-        grid = ("ratios", "alphas", "indicators", "seeds")
+        grid = {"ratios", "alphas", "indicators", "seeds"} | _nobodys(out)
         default = asdict(SweepConfig(faces=""))  # of a setting that is younger than the record
-        weighed = {"density", "random"} & {*config.indicators} or [*out.glob("cells/density-*"), *out.glob("cells/random-*")]
-        grid += () if weighed else ("density",)  # without such rows its settings are nobody's
         other = [name for name, value in settings.items() if name not in grid
                  and _leading_to(name, found.get(name, default.get(name))) != _leading_to(name, value)]
         if other:
-            earlier = ", which an earlier kit did not have" * bool({"seeds_apart", "density"} & set(other) - set(found))
+            earlier = ", which an earlier kit did not have" * bool({"seeds_apart", *_weighing()} & set(other) - set(found))
             raise InputError(f"{out}: holds a sweep of other settings ({', '.join(other)}{earlier}). Give another --out.")
     out.mkdir(parents=True, exist_ok=True)
     machine = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count()}
     commands = list(dict.fromkeys([*commands, "debiaslib " + " ".join(sys.argv[1:])]))
     write_json(record, {"command": "\n".join(commands), "settings": settings, "machine": machine})
+
+
+def _settings(preset: Preset, config: SweepConfig) -> dict:
+    training = asdict(FinetuneConfig.of(preset, steps=config.train_steps))
+    training = {name: value for name, value in training.items() if name not in ("indicator", "alpha", "seed")}
+    told = {"faces": "pool"} if source_name(config.faces) == "pool" else {}  # where the kit lies says nothing of the sweep
+    return json.loads(json.dumps({"preset": preset.name, **asdict(config), **told, "training": training,
+                                  "correction": measure.GENERATED,  # rows of different corrections are never mixed, and
+                                  "seeds_apart": LOOKS * SEEDS_APART,  # neither are those of shared sampling seeds with others,
+                                  **_weighing()}))  # or of other weights
+
+
+def _weighing() -> dict:
+    """What decides the weights of any indicator."""
+    return {name: what for kind in INDICATORS for name, what in weighed_by(kind).items()}
+
+
+def _nobodys(out: Path) -> set[str]:
+    """What decides the weights of indicators of which `out` has no cell yet."""
+    there = [kind for kind in INDICATORS if any(out.glob(f"cells/{kind}-*"))]
+    return set(_weighing()) - {name for kind in there for name in weighed_by(kind)}
 
 
 def _leading_to(name: str, value: object) -> object:

@@ -70,6 +70,23 @@ def test_the_share_aimed_at(name, low, high, evidence):
     assert low < np.mean(aimed) < high
 
 
+@pytest.mark.parametrize("name", ["reference", "recalibrated"])
+def test_an_even_set_is_left_as_it_is_where_the_ratio_alone_would_not(name):
+    """Sixty even faces differ from sixty others by chance alone, but along some axis they always do."""
+    kept, alone = [], []
+    for seed in range(8):
+        generator, is_male = np.random.default_rng(seed), np.arange(60) % 2 < 1
+        rows, reference, drawn = generator.normal(size=(3, 60, 8))
+        for part in (rows, reference, drawn):
+            part[is_male, 0] += 6
+        indicator = build_indicator(name, alpha=0.1)
+        indicator.study(Evidence(embedding=rows, natural=generator.normal(loc=-9, size=(40, 8)), reference=reference, drawn=drawn,
+                                 decoded=(rows, reference), axes=np.eye(8)))
+        kept.append(rarity.effective_share(indicator.weights(60)))
+        alone.append(rarity.effective_share(rarity.reference_values(rows, reference)))
+    assert np.mean(kept) > 0.9 > np.mean(alone)
+
+
 def test_random_deals_out_the_weights_of_density(evidence):
     dealt, meant = build_indicator("random", alpha=0.1, seed=3), build_indicator("density", alpha=0.1, seed=3)
     dealt.study(evidence), meant.study(evidence)

@@ -73,6 +73,31 @@ def test_reference_reaches_its_mix_and_does_not_overshoot_with_more_faces(share,
     assert aimed == pytest.approx(0.5, abs=0.09)
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.4, 0.6, 2.0])
+def test_how_sets_are_told_apart_is_the_f_of_a_regression_on_the_axes(shift):
+    """Hotelling's T^2 of two samples is the F test of a linear regression of which sample a row is from (Fisher 1936)."""
+    rows, reference = np.random.default_rng(2).normal(size=(2, 80, 5))
+    rows[:, 0] += shift
+    design = np.c_[np.ones(160), np.concatenate([rows, reference])[:, :3]]
+    which = np.r_[np.ones(80), np.zeros(80)]
+    left = which - design @ np.linalg.lstsq(design, which, rcond=None)[0]
+    explained = 1 - left @ left / (160 * which.var())
+    told = (explained / 3) / ((1 - explained) / (160 - 3 - 1))
+    three = rarity.ReferenceConfig(apart_dims=3, chance=0.5)
+    assert rarity.told_apart(rows, reference, np.eye(5), config=three) == pytest.approx(np.clip(told - 0.5, 0, 1))
+
+
+def test_a_set_is_told_apart_from_another_mix_and_hardly_from_its_like():
+    apart = {share: [rarity.told_apart(two_groups(share, count=100, seed=seed)[0], two_groups(0.5, count=100, seed=seed + 1)[0], np.eye(10))
+                     for seed in range(0, 60, 2)] for share in (0.2, 0.5, 0.8)}
+    assert np.mean(apart[0.2]) > 0.99 and np.mean(apart[0.8]) > 0.99 and np.mean(apart[0.5]) < 0.4
+
+
+def test_faces_alike_along_an_axis_are_not_told_apart():
+    rows, reference = np.random.default_rng(2).normal(size=(2, 80, 6)) * [1, 1, 0, 1, 1, 1]
+    assert rarity.told_apart(rows, reference, np.eye(6)) == 0
+
+
 def test_reference_weights_are_the_true_ratio_of_two_known_mixtures():
     """Along the axis both sets are mixtures of N(0, 1) and N(6, 1): .2 and .5 of the second. The ratio is known."""
     rows, first = two_groups(0.2, count=4000, width=1)

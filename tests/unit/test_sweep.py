@@ -233,17 +233,19 @@ def test_rows_of_another_kind_are_not_continued(preset, config, tmp_path, noted)
         sweep._claim(tmp_path, preset, config)
 
 
-@pytest.mark.parametrize(("cell", "refused"), [("density-ratio0.25-alpha0.1-seed0", True), ("oracle-ratio0.25-alpha0.1-seed0", False)])
-def test_density_weights_of_an_earlier_kit_are_not_continued(preset, config, tmp_path, cell, refused):
-    """Only where there are such rows, or are to be: a sweep of other indicators does not ask."""
+@pytest.mark.parametrize(("noted", "setting", "kind", "refused"), [
+    ("density", "exponent", "density", True), ("density", "exponent", "random", True), ("density", "exponent", "reference", False),
+    ("density_ratio", "chance", "reference", True), ("density_ratio", "chance", "recalibrated", True), ("density_ratio", "chance", "oracle", False)])
+def test_weights_of_an_earlier_kit_are_not_continued(preset, config, tmp_path, noted, setting, kind, refused):
+    """Only where there are such cells: what decides the weights of other indicators does not matter."""
     plain = dataclasses.replace(config, indicators=("oracle",), alphas=(0.1,))
     sweep._claim(tmp_path, preset, plain)
     record = json.loads((tmp_path / "sweep.json").read_text())
-    record["settings"]["density"]["exponent"] = 4.5
+    record["settings"][noted][setting] = 4.5
     (tmp_path / "sweep.json").write_text(json.dumps(record))
-    (tmp_path / "cells" / cell).mkdir(parents=True)
+    (tmp_path / "cells" / f"{kind}-ratio0.25-alpha0.1-seed0").mkdir(parents=True)
     if refused:
-        with pytest.raises(InputError, match="other settings .*density"):
+        with pytest.raises(InputError, match=rf"other settings \({noted}\)"):
             sweep._claim(tmp_path, preset, plain)
     else:
         sweep._claim(tmp_path, preset, plain)
