@@ -1,6 +1,7 @@
 """The course as web pages: every notebook is there, with its pictures and readings, and no link leads nowhere."""
 
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -63,3 +64,31 @@ def test_links_that_lead_nowhere_are_found(book, tmp_path):
 def test_links_between_notebooks_become_links_between_pages(book):
     assert book.relinked("[a](02_x.ipynb#y) [b](glossary.md) [c](https://example.org/a.md)") == \
         "[a](02_x.html#y) [b](glossary.html) [c](https://example.org/a.md)"
+
+
+def numbers(text: str) -> str:
+    """Written one way: 1,640 as 1640 and 0.41 as .41."""
+    return re.sub(r"(?<=\d),(?=\d{3})", "", re.sub(r"(?<![\d.])0(?=\.\d)", "", text))
+
+
+def said_in(notebook: Path) -> str:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    shown = [output.get("text", "") for cell in cells for output in cell.get("outputs", [])]
+    shown += [text for cell in cells for output in cell.get("outputs", []) for kind, text in output.get("data", {}).items() if kind.startswith("text")]
+    return "\n".join("".join(part) for part in [*(cell["source"] for cell in cells), *shown])
+
+
+def forms(number: str) -> list[str]:
+    """A figure as it is, and 13.7 % as .137 too."""
+    return [number.removesuffix(" %"), *([f"{float(number[:-2]) / 100:.4f}".rstrip("0")[1:]] if number.endswith(" %") else [])]
+
+
+@pytest.mark.parametrize("notebook", sorted(FOLDER.glob("[0-9][0-9]_*.ipynb")), ids=lambda path: path.stem)
+def test_the_figures_for_instructors_are_those_of_the_notebooks(notebook):
+    """A notebook that is built anew may say something else: then the page for instructors must, too."""
+    page = (FOLDER / "instructors.md").read_text(encoding="utf-8")
+    part = next(part for part in re.split(r"\n(?=\*\*0\d · |## )", page) if part.startswith(f"**{notebook.stem[:2]} · "))
+    named = [(FOLDER.parent / name).read_text(encoding="utf-8") for name in re.findall(r"`(data/\S+\.md)`", part)]
+    known = numbers("\n".join([said_in(notebook), *named]))
+    told = re.findall(r"(?<![\w.])\.\d+|\d+(?:\.\d+)? %|\d*\.\d+|\d{3,}", re.sub(r"\$[^$]*\$", "", numbers(part)))
+    assert told and [number for number in told if not any(re.search(rf"(?<![\d.]){re.escape(form)}(?!\d)", known) for form in forms(number))] == []
