@@ -47,8 +47,14 @@ def read_record(path: Path) -> dict:
 
 
 def publish(work: Path, out: Path, *, aside: str = ".replaced") -> None:
-    """Put the finished folder `work` in place of `out`; what was there lies inside the new one until that is in place."""
-    if out.exists():
-        os.replace(out, work / aside)
-    os.replace(work, out)
+    """Put the finished folder `work` in place of `out`; what was there lies inside the new one until that is in place, and comes
+    back where that fails."""
+    try:
+        if out.exists():
+            os.replace(out, work / aside)
+        os.replace(work, out)
+    except BaseException:
+        if not out.exists() and (work / aside).exists():
+            os.replace(work / aside, out)
+        raise
     shutil.rmtree(out / aside, ignore_errors=True)

@@ -435,6 +435,10 @@ def _runs(frame: pd.DataFrame, settings: _Settings) -> list:
     words = [settings.decisions(row) for _, row in frame.iterrows()] if settings.decisions else []
     if words and all(found is not None for found in words):
         return [list(found) for found in words]
+    return _counts(frame)
+
+
+def _counts(frame: pd.DataFrame) -> list[tuple[float, float]]:
     return list(zip(frame["men"].astype(float), frame["decided"].astype(float), strict=True))
 
 
@@ -462,6 +466,8 @@ def _reduction(start: pd.DataFrame, model: pd.DataFrame, settings: _Settings, co
     """FD at alpha 0 less FD of the model, paired by training seed, and by picture where the decisions are known."""
     level, draws = settings.needs.level, settings.needs.draws
     before, after = _runs(start, settings), _runs(model, settings)
+    if isinstance(before[0], tuple) != isinstance(after[0], tuple):  # words of one side alone pair with nothing
+        before, after = _counts(start), _counts(model)
     if len(before) > 1:
         return fairness_report.reduction_over_seeds(before, after, confusion=confusion, level=level, draws=draws)
     if not isinstance(before[0], tuple) and not isinstance(after[0], tuple):

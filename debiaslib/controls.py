@@ -139,7 +139,7 @@ def _model(preset: Preset, config: sweep.SweepConfig, control: Control, folder: 
         if not (folder / RECORD_FILE).exists():
             steps = FinetuneConfig.of(preset, steps=config.train_steps).steps // PART
             training = FinetuneConfig.of(preset, indicator="none", seed=control.seed, steps=steps)
-            finetune(pipe, _training_set(preset, config, control), config=training, out=folder, progress=False)
+            finetune(pipe, _training_set(preset, config, control), config=training, out=folder, told={"preset": preset.name}, progress=False)
     if control.name == "base":
         yield pipe, ""
         return

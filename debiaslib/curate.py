@@ -30,6 +30,8 @@ from debiaslib.journal import JOURNAL, Journal
 from debiaslib.labels import OWN_COLUMNS, Labels, read_labels
 from debiaslib.pictures import REASONS, Face, Rejected, decode, find_faces, main_face, perceptual_hash, sharpness, square
 
+LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+"""What file managers write into every folder that somebody looks at."""
 OWN_FILES = {"images", METADATA, "rejected.csv", "datasheet.md"}
 REPLACED = ".replaced"
 
@@ -254,7 +256,7 @@ def _check_out(source: Path, out: Path, *, overwrite: bool) -> None:
         raise InputError(f"{out}: lies inside {source} or around it. Choose an --out outside the photographs.")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file. Choose a folder that does not exist yet.")
-    held = {path.name for path in out.iterdir()} - {JOURNAL, REPLACED} if out.exists() else set()
+    held = {path.name for path in out.iterdir()} - {JOURNAL, REPLACED, *LEFT_BY_DESKTOPS} if out.exists() else set()
     if held and not overwrite:
         raise InputError(f"{out}: already holds {', '.join(sorted(held)[:4])}. "
                          "Choose another --out, or --overwrite to replace it.")

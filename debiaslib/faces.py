@@ -82,7 +82,7 @@ def read_metadata(source: Path | str) -> pd.DataFrame:
     """
     try:
         with Files(source) as files:
-            frame = pd.read_csv(io.BytesIO(files.read(METADATA)), dtype={"age": "string"})
+            frame = pd.read_csv(io.BytesIO(files.read(METADATA)), dtype={"age": "string", "split": str})
     except (KeyError, FileNotFoundError):
         raise InputError(f"{source}: no {METADATA}. Make one with `debiaslib curate {source} --out DIR`.") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

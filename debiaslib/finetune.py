@@ -4,12 +4,13 @@ import argparse
 import json
 import math
 import os
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from debiaslib.face_embedding import embed_faces
 from debiaslib.indicators import INDICATORS, WANTED, Batch, Evidence, NoIndicator, build_indicator, needs_of
 from debiaslib.presets import (
     Preset,
+    check_seed,
     data_root,
     decode_latents,
     encode_latents,
@@ -94,6 +96,7 @@ class FinetuneConfig:
         return cls(**settings | {name: value for name, value in changes.items() if value is not None})
 
     def __post_init__(self):
+        check_seed(self.seed)
         if self.steps < 1 or not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise InputError(f"steps {self.steps} and learning rate {self.learning_rate:g}: at least one step, at a rate above 0.")
 
@@ -149,47 +152,22 @@ def embed_decoded(pipe: StableDiffusionPipeline, pixels: np.ndarray) -> np.ndarr
     return embed_latents(pipe, encode_latents(pipe.vae, pixels))
 
 
-def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: FinetuneConfig, out: Path,
+def finetune(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: FinetuneConfig, out: Path, told: dict | None = None,
              progress: bool = True, save_every: int = 200) -> dict:
     """Train an adapter and write it to `out` as `pytorch_lora_weights.safetensors`, which plain diffusers loads.
 
-    A killed run continues from its last checkpoint and ends as it would have ended. `pipe` is left without the adapter.
-    Returns the record that `run.json` holds: configuration, curve, fit to the training faces, seconds. Raises InputError when
-    the checkpoint in `out` is of another configuration.
+    A killed run continues from its last checkpoint and ends as it would have ended. `pipe` is left without the adapter, whatever
+    happens. Returns the record that `run.json` holds: configuration, what else is `told` of the run (its preset, its faces), curve,
+    fit to the training faces, seconds. Raises InputError when the checkpoint in `out` is of another configuration, or of a run of
+    which something else was told.
     """
-    began, checkpoint, settings = time.perf_counter(), out / CHECKPOINT_FILE, asdict(config) | weighed_by(config.indicator)
-    checkpoints.check_settings(checkpoint, settings, option="--out")
+    settings = asdict(config) | weighed_by(config.indicator) | (told or {})
+    checkpoints.check_settings(out / CHECKPOINT_FILE, settings, option="--out")
     run = begin(pipe, data, config=config)
-    adapter = torch.nn.ParameterList(weight for weight in run.unet.parameters() if weight.requires_grad)
-    average, late = AveragedModel(adapter), config.steps - round(config.averaged * config.steps)
-    state = {"modules": {"adapter": _AdapterState(run.unet), "average": average, "indicator": run.indicator},
-             "optimizers": {"adam": run.optimizer}}
-    start, notes = checkpoints.load(checkpoint, **state)
-    curve, spent = notes.get("curve", []), notes.get("seconds", 0.0)
-    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="fine-tune", leave=False,
-               disable=not (progress and run.state.is_main_process))
-    with multiplied_as_held(run.unet, config):
-        for step in bar:
-            logs = update(run, step)
-            if step >= late:
-                average.update_parameters(adapter)
-            curve.append({"step": step, **{name: round(value, 5) for name, value in logs.items()}})
-            bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()})
-            if run.state.is_main_process and (step + 1) % save_every == 0 and step + 1 < config.steps:
-                seconds = spent + time.perf_counter() - began
-                checkpoints.save(checkpoint, step=step + 1, notes={"config": settings, "curve": curve, "seconds": seconds}, **state)
-    if average.n_averaged:
-        adapter.load_state_dict(average.module.state_dict())
-    seconds = spent + time.perf_counter() - began
-    fit = fit_loss(run.unet, data, run.prompts[:1], run.scheduler, precision=config.precision)
-    record = {"config": asdict(config), **weighed_by(config.indicator), "train_s": round(seconds, 2), "embed_s": round(data.embed_s, 2),
-              "fit_loss": round(fit, 5), **_weighing(run.indicator.weights(data.faces.shape[1]), data.is_male),
-              "curve": curve}
-    if run.state.is_main_process:
-        save_adapter(run.unet, out, record)
-        checkpoint.unlink(missing_ok=True)
-    end(run)
-    return record
+    try:
+        return _descend(run, out=out, settings=settings, told=told or {}, progress=progress, save_every=save_every)
+    finally:
+        end(run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +197,11 @@ def begin(pipe: StableDiffusionPipeline, data: TrainingSet, *, config: FinetuneC
     _portions(state, config)
     unet = add_adapter(pipe.unet, config)
     indicator = build_indicator(config.indicator, alpha=config.alpha, latent_channels=data.faces.shape[2], seed=config.seed)
-    indicator.study(data.evidence)
+    try:
+        indicator.study(data.evidence)
+    except BaseException:
+        take_off(unet)
+        raise
     indicator.to(unet.device)
     weights = [weight for module in (unet, indicator) for weight in module.parameters() if weight.requires_grad]
     if state.num_processes > 1:
@@ -242,8 +224,46 @@ def launched() -> PartialState:
 
 def end(run: Run) -> None:
     """Take the adapter off; the U-Net is as it was before `begin`."""
-    run.unet.eval().disable_gradient_checkpointing()
-    run.unet.delete_adapters("default")
+    take_off(run.unet)
+
+
+def take_off(unet: torch.nn.Module) -> None:
+    """Undo `add_adapter`."""
+    unet.eval().disable_gradient_checkpointing()
+    unet.delete_adapters("default")
+
+
+def _descend(run: Run, *, out: Path, settings: dict, told: dict, progress: bool, save_every: int) -> dict:
+    began, checkpoint, config, data = time.perf_counter(), out / CHECKPOINT_FILE, run.config, run.data
+    adapter = torch.nn.ParameterList(weight for weight in run.unet.parameters() if weight.requires_grad)
+    average, late = AveragedModel(adapter), config.steps - round(config.averaged * config.steps)
+    state = {"modules": {"adapter": _AdapterState(run.unet), "average": average, "indicator": run.indicator},
+             "optimizers": {"adam": run.optimizer}}
+    start, notes = checkpoints.load(checkpoint, **state)
+    curve, spent = notes.get("curve", []), notes.get("seconds", 0.0)
+    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="fine-tune", leave=False,
+               disable=not (progress and run.state.is_main_process))
+    with multiplied_as_held(run.unet, config):
+        for step in bar:
+            logs = update(run, step)
+            if step >= late:
+                average.update_parameters(adapter)
+            curve.append({"step": step, **{name: round(value, 5) for name, value in logs.items()}})
+            bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()})
+            if run.state.is_main_process and (step + 1) % save_every == 0 and step + 1 < config.steps:
+                seconds = spent + time.perf_counter() - began
+                checkpoints.save(checkpoint, step=step + 1, notes={"config": settings, "curve": curve, "seconds": seconds}, **state)
+    if average.n_averaged:
+        adapter.load_state_dict(average.module.state_dict())
+    seconds = spent + time.perf_counter() - began
+    fit = fit_loss(run.unet, data, run.prompts[:1], run.scheduler, precision=config.precision)
+    record = {"config": asdict(config), **weighed_by(config.indicator), **told, "train_s": round(seconds, 2), "embed_s": round(data.embed_s, 2),
+              "fit_loss": round(fit, 5), **_weighing(run.indicator.weights(data.faces.shape[1]), data.is_male),
+              "curve": curve}
+    if run.state.is_main_process:
+        save_adapter(run.unet, out, record)
+        checkpoint.unlink(missing_ok=True)
+    return record
 
 
 def frozen_factors(unet: torch.nn.Module) -> list[torch.nn.Parameter]:
@@ -565,8 +585,22 @@ def check_reference(needs: frozenset[str], source: Path | None) -> None:
         raise InputError(f"indicator 'reference': needs {WANTED['reference']}.")
 
 
-def check_first(needs: frozenset[str], first: Path | None, given: dict) -> None:
-    """Refuse early what cannot be a first training: none, one without pictures, by another indicator or on other faces."""
+def led(given: dict) -> dict:
+    """What a training was given, its paths by where they lead, whatever folder the command was run in."""
+    return {name: str(Path(value).absolute()) if name in ("source", "reference", "unlabelled", "first") else value for name, value in given.items()}
+
+
+def check_sizes(needs: frozenset[str], *, size: int, reference_size: int) -> None:
+    """Refuse early what would fail late: sets in which nobody can be told to be rare."""
+    if "embedding" in needs and size < 10:
+        raise InputError(f"--train-size {size}: an indicator that weighs faces by the others' wants 10 or more.")
+    if "reference" in needs and reference_size < 10:
+        raise InputError(f"--reference-size {reference_size}: 10 or more are wanted to compare with.")
+
+
+def check_first(needs: frozenset[str], first: Path | None, given: dict, *, config: FinetuneConfig) -> None:
+    """Refuse early what cannot be a first training: none, one without pictures, by another indicator, on other faces, or with other
+    settings than `config`, those of the second."""
     if "drawn" not in needs:
         return
     if first is None or not (first / ADAPTER_FILE).exists():
@@ -576,7 +610,10 @@ def check_first(needs: frozenset[str], first: Path | None, given: dict) -> None:
     record = read_record(first / RECORD_FILE)
     if record["config"]["indicator"] != "reference" or "part" in record:
         raise InputError(f"{first}: was not trained by `reference`. Give --first a training with --indicator reference.")
-    other = [name for name, value in record.get("subset", {}).items() if name not in ("unlabelled", "first") and given.get(name) != value]
+    asked = asdict(replace(config, indicator="reference")) | weighed_by("reference")
+    before, given = led(record.get("subset", {})), led(given)
+    other = [name for name, value in before.items() if name not in ("unlabelled", "first") and given.get(name) != value]
+    other += [name for name, value in json.loads(json.dumps(asked)).items() if (record["config"] | record).get(name) != value]
     if other:
         raise InputError(f"{first}: was trained with another {', '.join(other)}. Train it again with what this training is given.")
     drawn_names(first)
@@ -609,7 +646,10 @@ def load_reference(source: Path | str | None, *, size: int, seed: int, image_siz
     if "split" in frame and (frame["split"] == "reference").any():
         frame = frame[frame["split"] == "reference"]
     if {"gender", "perceived_gender"} & set(frame):
-        rows = faces.draw_subset(frame, ratio=1.0, size=size, seed=seed)
+        try:
+            rows = faces.draw_subset(frame, ratio=1.0, size=size, seed=seed)
+        except InputError as error:
+            raise InputError(f"--reference {source}, --reference-size {size}: {error}") from None
     else:
         if len(frame) < size:
             raise InputError(f"{source}: {len(frame)} faces, but a reference of {size} was asked for. "
@@ -655,11 +695,12 @@ def run(args: argparse.Namespace) -> int:
     build_indicator(config.indicator, alpha=config.alpha)
     needs = needs_of([config.indicator])
     check_reference(needs, args.reference)
+    check_sizes(needs, size=args.train_size, reference_size=args.reference_size)
     subset = {"source": str(source), "split": args.split, "ratio": args.ratio, "size": args.train_size, "seed": args.seed}
     given = subset | ({"reference": str(args.reference), "reference_size": args.reference_size} if args.reference else {})
     given |= {"unlabelled": str(args.unlabelled)} if args.unlabelled and "decoded" in needs else {}
-    given |= {"first": str(args.first)} if "drawn" in needs and args.first else {}
-    check_first(needs, args.first, given)
+    given = led(given | ({"first": str(args.first)} if "drawn" in needs and args.first else {}))
+    check_first(needs, args.first, given, config=config)
     faces.draw_subset(training_rows(source, split=args.split), ratio=args.ratio, size=args.train_size, seed=args.seed)
     if _finished(args.out, config, given, overwrite=args.overwrite):
         print(f"{args.out}: already trained with these settings; nothing to do (--overwrite trains again).")
@@ -668,11 +709,10 @@ def run(args: argparse.Namespace) -> int:
         (args.out / CHECKPOINT_FILE).unlink(missing_ok=True)
     pipe = load_pipeline(preset)
     frame, data = load_set(pipe, preset, given, needs=needs, config=config, progress=sys.stderr.isatty())
-    record = finetune(pipe, data, config=config, out=args.out, progress=sys.stderr.isatty())
+    record = finetune(pipe, data, config=config, out=args.out, told={"preset": preset.name, "subset": given}, progress=sys.stderr.isatty())
     if not launched().is_main_process:
         return 0
-    record |= {"preset": preset.name, "subset": given, "adapter_sha256": sha256(args.out / ADAPTER_FILE),
-               "command": "debiaslib " + " ".join(sys.argv[1:])}
+    record |= {"adapter_sha256": sha256(args.out / ADAPTER_FILE), "command": "debiaslib " + shlex.join(sys.argv[1:])}
     write_json(args.out / RECORD_FILE, record)
     write_whole(args.out / "training_faces.csv", frame.to_csv(index=False).encode())
     men, women = data.is_male.sum(), (~data.is_male).sum()
@@ -687,7 +727,8 @@ def _finished(out: Path, config: FinetuneConfig, subset: dict, *, overwrite: boo
     found, asked = None if overwrite else ended(out), json.loads(json.dumps(asdict(config)))
     if found is None:
         return False
-    other = any(asked.get(name) != value for name, value in found["config"].items()) or found.get("subset", subset) != subset
+    other = any(asked.get(name) != value for name, value in found["config"].items()) or led(found.get("subset", subset)) != led(subset)
+    other |= any(found.get(name) != value for name, value in weighed_by(config.indicator).items())
     if other or "part" in found:  # the latter of a mix of two trainings
         raise InputError(f"{out}: holds a finished run of other settings. Give another --out, or --overwrite.")
-    return "subset" in found and (out / ADAPTER_FILE).exists()
+    return "adapter_sha256" in found and (out / ADAPTER_FILE).exists()

@@ -7,6 +7,7 @@ from a finished sweep. Only adapters that were trained on the face pool are take
 import argparse
 import json
 import shutil
+import shlex
 import sys
 import threading
 import warnings
@@ -324,7 +325,7 @@ def make_gallery(sweep: Path, *, config: GalleryConfig, out: Path, overwrite: bo
         columns = {ratio: _write_sprite(pictures, work / _sprite_name(ratio)) for ratio, pictures in drawn.items()}
         _write_tables(every, work)
         size = drawn[config.ratios[0]][0.0 if 0.0 in adapters else min(adapters)].shape[1]
-        record = {"command": "python -m debiaslib.gallery " + " ".join(sys.argv[1:]), "indicator": config.indicator,
+        record = {"command": "python -m debiaslib.gallery " + shlex.join(sys.argv[1:]), "indicator": config.indicator,
                   "config": asdict(config), "seeds": seeds, "size": size, "sampling": sampling, "columns": columns,
                   "adapter_ratio": config.ratios[0], "adapters": adapters}
         (work / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import shlex
 import sys
 import time
 import warnings
@@ -33,6 +34,7 @@ from debiaslib.presets import (
     PRESETS,
     Preset,
     check_manifest,
+    check_seed,
     data_root,
     encode_latents,
     fast_precision,
@@ -55,6 +57,10 @@ UNDER_DATA = "models/"
 """How names of folders under the data root begin: they are no hub ids, and no hub is asked for them."""
 
 
+STYLE = "canny"
+"""How a photograph is drawn unless something else is asked for."""
+
+
 class PromptCut(UserWarning):
     """A prompt is longer than the text encoder reads; the message says what was cut."""
 
@@ -70,6 +76,9 @@ class SampleConfig:
     seed: int = 0
     negative_prompt: str = ""
     precision: str = "auto"
+
+    def __post_init__(self):
+        check_seed(self.seed)
 
     @classmethod
     def of(cls, preset: Preset, **changes) -> "SampleConfig":
@@ -169,7 +178,7 @@ def sample(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, skip:
     warns (PromptCut) of a prompt longer than the text encoder reads.
     """
     seeds = range(config.seed, config.seed + n) if seeds is None else seeds
-    _check_request(config, n, seeds)
+    _check_request(config, n, seeds, guide)
     if cut := cut_off(pipe, config.prompt):
         warnings.warn(f"prompt: longer than the {pipe.tokenizer.model_max_length} tokens this model reads; cut: {cut!r}.",
                       PromptCut, stacklevel=2)
@@ -183,7 +192,7 @@ def sample(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, skip:
                       on_step=on_step and counted(on_step, number, len(starts)))
 
 
-def _check_request(config: SampleConfig, n: int, seeds: Sequence[int]) -> None:
+def _check_request(config: SampleConfig, n: int, seeds: Sequence[int], guide: Guide | None = None) -> None:
     if not config.prompt.strip():
         raise InputError("prompt: empty. Say what to draw, for instance 'a human face'.")
     if config.steps < 1 or n < 1:
@@ -192,6 +201,8 @@ def _check_request(config: SampleConfig, n: int, seeds: Sequence[int]) -> None:
         raise InputError(f"guidance {config.guidance}: must be a number, 1 for none.")
     if config.batch < 1:
         raise InputError(f"batch {config.batch}: must be at least 1, one picture at a time.")
+    if isinstance(guide, ImageGuide) and 0 < guide.strength * config.steps < 1:
+        raise InputError(f"strength {guide.strength}: of {config.steps} steps none would be taken. Give {1 / config.steps:.2g} or more, or more steps.")
     if len(seeds) < n:
         raise InputError(f"seeds: {len(seeds)} for {n} pictures. Give a seed for each, or ask for {len(seeds)}.")
 
@@ -247,7 +258,7 @@ def generate(pipe: StableDiffusionPipeline, *, n: int, config: SampleConfig, out
     A killed run continues with the pictures that are missing. Raises InputError when `out` holds pictures made with other
     settings and `overwrite` is off, and as `sample` does, before anything is written.
     """
-    _check_request(config, n, range(n))
+    _check_request(config, n, range(n), guide)
     settings = asdict(config) | {"model": model} | ({"guide": guide.settings()} if guide else {})
     _claim(out, settings, overwrite=overwrite)
     began = time.perf_counter()
@@ -274,15 +285,14 @@ def _claim(out: Path, settings: dict, *, overwrite: bool) -> None:
     found = read_record(record).get("settings") if record.exists() else None
     if found == settings:
         return
-    if found is not None and found != settings:
-        if not overwrite:
-            raise InputError(f"{out}: holds pictures made with other settings. Give another --out, or --overwrite.")
-        for picture in (out / "images").glob("*.png"):
-            picture.unlink()
+    if found is not None and not overwrite:
+        raise InputError(f"{out}: holds pictures made with other settings. Give another --out, or --overwrite.")
     ours = f"{record.name}.partial"  # of a run that was killed before it had said what it would draw
     if found is None and out.is_dir() and any(path.name != ours for path in out.iterdir()) and not overwrite:
         raise InputError(f"{out}: not empty, and not made by `generate`. Give another --out, or --overwrite.")
-    write_json(record, {"settings": settings, "command": "debiaslib " + " ".join(sys.argv[1:])})
+    for picture in (out / "images").glob("*.png"):  # whoever drew them, they are not what is asked for now
+        picture.unlink()
+    write_json(record, {"settings": settings, "command": "debiaslib " + shlex.join(sys.argv[1:])})
 
 
 def _write_png(picture: np.ndarray, path: Path) -> None:
@@ -306,7 +316,10 @@ def load_model(model: str | Path) -> tuple[StableDiffusionPipeline, Preset]:
     content = read_record(record)
     if content.get("adapter_sha256") not in (None, sha256(folder / ADAPTER_FILE)):
         raise InputError(f"{folder / ADAPTER_FILE}: differs from its hash in {RECORD_FILE}. Train it again, or restore it.")
-    preset = get_preset(content.get("preset", "tiny"))
+    if "preset" not in content:
+        raise InputError(f"{folder / RECORD_FILE}: does not say on which preset the adapter was trained. Add \"preset\": \"tiny\", or another "
+                         "name of `debiaslib doctor`'s list.")
+    preset = get_preset(content["preset"])
     pipe = load_pipeline(preset)
     load_adapter(pipe, folder)
     return pipe, preset
@@ -366,16 +379,28 @@ def read_guide(args: argparse.Namespace, pipe: StableDiffusionPipeline, preset: 
     """The guide that `--contour` or `--sketch` and their options ask for; None without them."""
     source = args.contour or args.sketch
     if source is None:
-        if args.method:
-            raise InputError(f"--method {args.method}: needs lines to follow. Give --contour PNG or --sketch PNG.")
+        _refuse(args, ("method", "style", "control_scale", "strength", "controlnet"), "needs lines to follow. Give --contour PNG or --sketch PNG.")
         return None
+    if args.method == "image-to-image":
+        _refuse(args, ("control_scale", "controlnet"), "is for --method controlnet.")
+    else:
+        _refuse(args, ("strength",), "is for --method image-to-image.")
+    if args.sketch:
+        _refuse(args, ("style",), "is for a photograph given with --contour; a sketch is taken as it is.")
     picture, size = open_picture(source), pipe.unet.config.sample_size * pipe.vae_scale_factor
-    contour = (contour_of(picture, size=size, style=args.style, name=str(source)) if args.contour
+    contour = (contour_of(picture, size=size, style=args.style or STYLE, name=str(source)) if args.contour
                else sketch_of(picture, size=size, name=str(source)))
     if args.method == "image-to-image":
-        return ImageGuide(contour=contour, strength=args.strength)
-    name = args.controlnet or preset.controlnet
-    return ControlGuide(contour=contour, controlnet=load_controlnet(name), scale=args.control_scale, name=_identity(name))
+        return ImageGuide(contour=contour, **{} if args.strength is None else {"strength": args.strength})
+    name, scale = args.controlnet or preset.controlnet, {} if args.control_scale is None else {"scale": args.control_scale}
+    return ControlGuide(contour=contour, controlnet=load_controlnet(name), name=_identity(name), **scale)
+
+
+def _refuse(args: argparse.Namespace, options: Sequence[str], why: str) -> None:
+    """Raise InputError where one of these was given, and would be without effect."""
+    for name in options:
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: {why}")
 
 
 def _identity(controlnet: str) -> str:
@@ -410,10 +435,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     either.add_argument("--sketch", type=Path, metavar="PNG", help="strokes on a see-through, light or dark ground")
     lines.add_argument("--method", choices=("controlnet", "image-to-image"), default=None,
                        help="how lines guide: a ControlNet, or starting from the dimmed drawing; default controlnet")
-    lines.add_argument("--style", choices=tuple(STYLES), default="canny",
-                       help="how a photograph is drawn; default %(default)s")
-    lines.add_argument("--control-scale", type=float, default=1.0, help="of the ControlNet; 0 is none; default %(default)s")
-    lines.add_argument("--strength", type=float, default=0.98, help="of image-to-image; default %(default)s")
+    lines.add_argument("--style", choices=tuple(STYLES), default=None, help=f"how a photograph is drawn; default {STYLE}")
+    lines.add_argument("--control-scale", type=float, default=None, help=f"of the ControlNet; 0 is none; default {ControlGuide.scale:g}")
+    lines.add_argument("--strength", type=float, default=None, help=f"of image-to-image; default {ImageGuide.strength:g}")
     lines.add_argument("--controlnet", default=None, metavar="DIR", help="another ControlNet than the preset's")
 
 

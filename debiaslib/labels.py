@@ -14,6 +14,8 @@ from debiaslib.faces import IS_MALE, METADATA, Files
 
 OWN_COLUMNS = ("file_name", "source_name", "width", "height", "sha256")
 """What curation itself says of a picture; labels under these names are dropped."""
+KEPT_APART = ("reason", "detail", "pixels", "code")
+"""What its journal says besides; labels under these names get `label_` before them."""
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _AS_DATE = re.compile(r"(?P<day>\d{1,2})[-/. ](?P<month>[a-z]{3,4})|(?P<first>[a-z]{3,4})[-/. ](?P<year>\d{1,2})", re.I)
@@ -108,6 +110,7 @@ def _read_table(files: Files, name: str) -> pd.DataFrame:
                          "Rename the column that names the pictures.")
     folder = PurePosixPath(name).parent
     table.index = pd.Index([str(folder / file.strip().replace("\\", "/")) for file in table["file_name"]])
+    table = table.rename(columns={column: f"label_{column}" for column in KEPT_APART})
     return table.drop(columns=[column for column in OWN_COLUMNS if column in table]).apply(lambda column: column.str.strip())
 
 

@@ -1,12 +1,13 @@
 """Between two trainings: one adapter, mixed of both, that draws as evenly as a reading without labels can tell.
 
-`recalibrated` trains twice. The first training misses even; the second aims past it by twice as much, so that even lies
-between the two. Where, the pictures of both say: two unnamed groups (`rarity.find_components`) are counted in them, and a balanced
+`recalibrated` trains twice. The first training misses even; the second aims past it by twice as much (as far as training faces and
+reference surely differ), so that even lies between the two. Where, the pictures of both say: two unnamed groups (`rarity.find_components`) are counted in them, and a balanced
 reference says what even is. A mix does not draw quite what lies between the two, so its own pictures are counted as well, and it is
 mixed anew. The mix of two low-rank adapters is one of twice the rank, exactly, and plain diffusers loads it.
 """
 
 import argparse
+import shlex
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +36,7 @@ from debiaslib.finetune import (
     load_drawn,
     load_set,
     save_adapter,
+    take_off,
 )
 from debiaslib.indicators import Evidence, needs_of
 from debiaslib.presets import get_preset, load_pipeline, sha256
@@ -95,8 +97,7 @@ def mix_adapters(pipe: StableDiffusionPipeline, data: TrainingSet, *, first: Pat
             record.pop(name, None)
         save_adapter(unet, out, record | (notes or {}))
     finally:
-        unet.eval().disable_gradient_checkpointing()
-        unet.delete_adapters("default")
+        take_off(unet)
     return record | (notes or {})
 
 
@@ -130,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.second}: holds no training by `recalibrated`. Run `debiaslib train --indicator recalibrated --first DIR` "
                          "before this.")
     began, first, needs = time.perf_counter(), Path(given["first"]), needs_of(["recalibrated"])
-    check_first(needs, first, given)
+    check_first(needs, first, given, config=trained_as(record))
     folders, preset = [folder for folder in (first, args.second, args.tried) if folder], get_preset(record["preset"])
     parts = [_part_of(folder, first, args.second) for folder in folders[2:]]
     if _mixed_already(args.out, folders, overwrite=args.overwrite):
@@ -140,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
     pipe = load_pipeline(preset)
     _, data = load_set(pipe, preset, given, needs=needs, config=trained_as(record), progress=sys.stderr.isatty())
     found = read_part(data.evidence, looked[0], tried=(parts[0], looked[1]) if parts else None)
-    notes = {"readings": asdict(found), "mixed": sources(*folders), "command": "debiaslib " + " ".join(sys.argv[1:])}
+    notes = {"readings": asdict(found), "mixed": sources(*folders), "command": "debiaslib " + shlex.join(sys.argv[1:])}
     mixed = mix_adapters(pipe, data, first=first, second=args.second, part=found.part, out=args.out, notes=notes)
     print(f"{args.out / ADAPTER_FILE}: {_told(found, *map(len, looked))}; so {found.part:.2f} of the second goes into the mix. "
           f"Fit {mixed['fit_loss']:.4f}; {time.perf_counter() - began:.0f} s")

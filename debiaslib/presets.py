@@ -162,6 +162,12 @@ def fastest_layout(network: torch.nn.Module, device: torch.device) -> torch.memo
     return torch.contiguous_format if device.type == "cpu" and narrow else torch.channels_last
 
 
+def check_seed(seed: int) -> None:
+    """Raise InputError unless every generator takes this seed, and the sampling seeds that follow from it."""
+    if not 0 <= seed < 2**40:
+        raise InputError(f"seed {seed}: give a whole number from 0 to {2**40 - 1}.")
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """torch and numpy on one thread of the CPU: results do not depend on how many there are (two differ in the fourth decimal), and

@@ -42,8 +42,9 @@ class ReferenceConfig:
 
     From .20 / .50 / .80 it reaches .46 / .49 / .55 with 100 faces and .45 / .49 / .54 with 1,000 (means of ten and of four draws,
     100 reference faces, the same split): no over-correction. `told_apart` looks along `apart_dims` axes and takes an F ratio of
-    `chance` for no difference at all, of `chance` + 1 for a sure one; with both as they are the aim misses one half by .048 on average over
-    eleven mixes, by .014 at an even one, where the ratio taken whole misses by .050 and .051 (`data/results/reference_settings.csv`).
+    `chance` for no difference at all, of `chance` + 1 for a sure one. With both as they are the aim misses one half by .014 where the training
+    faces are even, and the ratio taken whole by .051; at 35 to 40 and 60 to 70 % of a group it is the other way round, .050 to .065 and .041 to .057
+    (thirty draws a mix, `data/results/reference_settings.csv`).
     """
 
     dims: int = 32
@@ -122,19 +123,20 @@ def reference_values(features: np.ndarray, reference: np.ndarray, *, config: Ref
 
 
 def told_apart(features: np.ndarray, reference: np.ndarray, axes: np.ndarray, *, config: ReferenceConfig | None = None) -> float:
-    """How surely `reference` (M, D) is of another mix than `features` (N, D): 0 where chance may have made all the difference, 1 where hardly.
+    """How surely `reference` (M, D) differs from `features` (N, D) at all: 0 where chance may have made the whole difference, 1 where hardly.
 
     A ratio of two small sets finds some axis along which they differ, even where both are of the same mix, and what weighs by it then shifts the
     training set anywhere. Hotelling's T^2 (1931) along the leading `axes` (K, D), as an F ratio, is about 1 between two samples of the same
-    people; from one half to three halves the answer rises from 0 to 1. Where all rows are alike along some axis there is nothing to tell, 0.
-    Raises InputError where widths differ, or with fewer than 10 rows.
+    people, and less where both were drawn to the same quota; from one half to three halves the answer rises from 0 to 1. It speaks of any difference:
+    two sets of one mix from two cameras surely differ. Raises InputError where widths differ, or with fewer than 10 rows.
     """
     from statsmodels.stats.multivariate import test_mvmean_2indep
 
     config = config or ReferenceConfig()
     both = [along(rows, axes[: config.apart_dims]) for rows in _two_sets(features, reference)]
-    if not np.ptp(np.concatenate(both), axis=0).all():
-        return 0.0
+    flat = sum(rows.var(axis=0) for rows in both) == 0  # neither varies there: any difference is sure, and T^2 is none
+    if flat.any():
+        return float((both[0].mean(0) != both[1].mean(0))[flat].any())
     return float(np.clip(test_mvmean_2indep(*both).statistic - config.chance, 0, 1))
 
 

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -782,7 +783,7 @@ def run(args: argparse.Namespace) -> int:
     generator = get_generator(args.generator, prompt=args.prompt, steps=args.steps, guidance=args.guidance)
     report = rebalance(generator, judge, second, attributes=attributes, target=target, n=args.n, out=args.out,
                        config=config, score_samples=args.score_samples, overwrite=args.overwrite,
-                       command="debiaslib " + " ".join(sys.argv[1:]), progress=sys.stderr.isatty())
+                       command="debiaslib " + shlex.join(sys.argv[1:]), progress=sys.stderr.isatty())
     told = report["readings"][second.name]
     print(f"{args.out}: {args.n} pictures; KL to target {told['before']['kl']:.3f} before, {told['after']['kl']:.3f} "
           f"after, as read by {second.name}, which took no part. See {args.out / 'summary.md'}.")

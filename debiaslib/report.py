@@ -208,9 +208,11 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     cells = args.sweep / "cells.csv"
     second = None if args.second is None else pd.concat([_rows(path) for path in args.second], ignore_index=True)
-    table = _rows(cells if cells.exists() else args.sweep / "table1.csv")
     if not (args.sweep / "sweep.json").exists():
         raise InputError(f"{args.sweep}: no sweep.json. Give the folder that `debiaslib sweep` wrote.")
+    table = _rows(cells if cells.exists() else args.sweep / "table1.csv")
+    if table.empty:
+        raise InputError(f"{args.sweep}: no finished cell yet. Run `debiaslib sweep` again with the same settings: it goes on where it stopped.")
     print(write_report(args.sweep, table, controls=_rows(args.controls), second=second, frozen=args.frozen))
     return 0
 

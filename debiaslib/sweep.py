@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import math
 import os
 import platform
+import shlex
 import sys
 import threading
 from collections.abc import Iterator
@@ -32,6 +34,7 @@ from debiaslib.finetune import (
     TrainingSet,
     add_reference,
     check_reference,
+    check_sizes,
     embed_decoded,
     ended,
     finetune,
@@ -47,7 +50,7 @@ from debiaslib.generate import SampleConfig, generate, load_adapter
 from debiaslib.indicators import INDICATORS, build_indicator, needs_of
 from debiaslib.judges import Judge, JudgeConfig
 from debiaslib.mixing import mix_adapters, read_part
-from debiaslib.presets import Preset, data_root, get_preset, load_pipeline, one_thread, sha256
+from debiaslib.presets import Preset, check_seed, data_root, get_preset, load_pipeline, one_thread, sha256
 
 COLUMNS = ("preset", "faces", "indicator", "ratio", "n_train", "alpha", "seed", "train_steps", "sample_steps", "guidance", "n",
            "face_rate", "abstained", "male_share", "fd", "fd_low", "fd_high", "fd_corrected", "frechet", "kid", "density", "coverage",
@@ -62,6 +65,9 @@ KEY = ("indicator", "ratio", "alpha", "seed")
 
 CURVE = (*KEY, "step", "denoising", "cross_entropy", "indicator_accuracy")
 """What `curves.csv` tells of the trainings; the last two of `literal` alone."""
+
+POOL = "pool"
+"""How a sweep's settings call the kit's own faces."""
 
 SOURCES = ("faces", "compare_with", "reference", "unlabelled")
 """The settings of a sweep that are paths."""
@@ -113,8 +119,15 @@ class SweepConfig:
             for alpha in self.alphas:
                 build_indicator(indicator, alpha=alpha)
         check_reference(needs_of(self.indicators), self.reference)
+        for seed in self.seeds:
+            check_seed(seed)
         if self.n < 2:
             raise InputError(f"-n {self.n}: give at least 2 pictures a cell; 800 is what S1 used.")
+        if self.sample_steps is not None and self.sample_steps < 1:
+            raise InputError(f"--sample-steps {self.sample_steps}: at least 1.")
+        if self.guidance is not None and not math.isfinite(self.guidance):
+            raise InputError(f"--guidance {self.guidance}: must be a number, 1 for none.")
+        check_sizes(needs_of(self.indicators), size=self.train_size, reference_size=self.reference_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,14 +158,19 @@ def sampling_seed(config: SweepConfig, seed: int) -> int:
 
 def source_name(source: str | Path) -> str:
     """What the column `faces` says: pool, fairface, or the folder's name."""
-    if Path(source).resolve() == (data_root() / "faces").resolve():
-        return "pool"
+    if is_pool(source):
+        return POOL
     return "fairface" if Path(source).stem.startswith("fairface") else Path(source).stem
+
+
+def is_pool(source: str | Path) -> bool:
+    """Whether these are the kit's own faces, wherever the kit lies; a folder of yours that is called pool is not."""
+    return Path(source).resolve() == (data_root() / "faces").resolve()
 
 
 def from_the_kit(config: SweepConfig) -> SweepConfig:
     """A grid read back from `sweep.json`, where the face pool goes by its name."""
-    return replace(config, faces=str(data_root() / "faces")) if config.faces == "pool" else config
+    return replace(config, faces=str(data_root() / "faces")) if config.faces == POOL else config
 
 
 def sweep(preset: Preset, *, config: SweepConfig, out: Path, workers: int = 1, scheduler: str | None = None,
@@ -168,6 +186,7 @@ def sweep(preset: Preset, *, config: SweepConfig, out: Path, workers: int = 1, s
     todo, rows = cells(config), training_rows(config.faces, split=config.split)
     for ratio in config.ratios:  # fail before the first hour, not after it
         faces.draw_subset(rows, ratio=ratio, size=config.train_size, seed=config.seeds[0])
+    compared_with(config)
     with _alone(out):
         _claim(out, preset, config)
         missing = _missing(out, todo)
@@ -200,7 +219,7 @@ def _alone(out: Path) -> Iterator[None]:
 def _anywhere(config: SweepConfig) -> SweepConfig:
     """Paths that workers elsewhere understand: absolute ones, but the face pool goes by its name, wherever their kit lies."""
     paths = {name: getattr(config, name) for name in SOURCES if getattr(config, name)}
-    pool = {"faces": "pool"} if source_name(config.faces) == "pool" else {}
+    pool = {"faces": POOL} if is_pool(config.faces) else {}
     return replace(config, **{name: str(Path(path).absolute()) for name, path in paths.items()} | pool)
 
 
@@ -228,15 +247,14 @@ def _claim(out: Path, preset: Preset, config: SweepConfig) -> None:
             raise InputError(f"{out}: holds a sweep of other settings ({', '.join(other)}{earlier}). Give another --out.")
     out.mkdir(parents=True, exist_ok=True)
     machine = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count()}
-    commands = list(dict.fromkeys([*commands, "debiaslib " + " ".join(sys.argv[1:])]))
+    commands = list(dict.fromkeys([*commands, "debiaslib " + shlex.join(sys.argv[1:])]))
     write_json(record, {"command": "\n".join(commands), "settings": settings, "machine": machine})
 
 
 def _settings(preset: Preset, config: SweepConfig) -> dict:
     training = asdict(FinetuneConfig.of(preset, steps=config.train_steps))
     training = {name: value for name, value in training.items() if name not in ("indicator", "alpha", "seed")}
-    told = {"faces": "pool"} if source_name(config.faces) == "pool" else {}  # where the kit lies says nothing of the sweep
-    return json.loads(json.dumps({"preset": preset.name, **asdict(config), **told, "training": training,
+    return json.loads(json.dumps({"preset": preset.name, **asdict(_anywhere(config)), "training": training,
                                   "correction": measure.GENERATED,  # rows of different corrections are never mixed, and
                                   "seeds_apart": LOOKS * SEEDS_APART,  # neither are those of shared sampling seeds with others,
                                   **_weighing()}))  # or of other weights
@@ -287,10 +305,21 @@ def further_faces(preset: Preset, source: str) -> np.ndarray:
 def instruments(preset: Preset, config: SweepConfig) -> dict:
     """Judge, extractor and the reference's features, loaded once a worker."""
     extractor = quality.load_extractor(config.extractor)
-    source = config.compare_with or config.faces
-    split = config.reference_split if "split" in faces.read_metadata(source) else None
+    source, split = compared_with(config)
     reference = measure.open_reference(source, split=split, size=preset.image_size, extractor=extractor)
     return {"judge": Judge(JudgeConfig(age=False)), "extractor": extractor, "reference": reference}
+
+
+def compared_with(config: SweepConfig) -> tuple[str, str | None]:
+    """The faces that quality is compared with, and their split, None where there is no such column. Raises InputError where it has no rows."""
+    source = config.compare_with or config.faces
+    frame = faces.read_metadata(source)
+    if "split" not in frame:
+        return source, None
+    if not (frame["split"] == config.reference_split).any():
+        raise InputError(f"{source}: no row of split {config.reference_split!r} to compare with; there are {', '.join(sorted(set(frame['split'].dropna())))}. "
+                         "Name one with --reference-split, or other faces with --compare-with.")
+    return source, config.reference_split
 
 
 def _run_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path) -> Cell:
@@ -315,8 +344,9 @@ def _measure_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path)
     twice = "drawn" in INDICATORS[cell.indicator].needs and cell.alpha > 0
     record = ended(folder) if (folder / READINGS).exists() or not twice else None
     if record is None:
-        record = (_train_twice(pipe, data, training, folder, sampling) if twice else
-                  finetune(pipe, data, config=training, out=folder, progress=False))
+        told = {"preset": preset.name}
+        record = (_train_twice(pipe, data, training, folder, sampling, told) if twice else
+                  finetune(pipe, data, config=training, out=folder, told=told, progress=False))
     _draw(pipe, folder, n=config.n, sampling=sampling)
     figures = figures_of(folder, preset, instruments(preset, config))
     row = settings_of(preset, config) | asdict(cell) | figures | {"train_steps": training.steps} | {
@@ -326,12 +356,13 @@ def _measure_cell(preset: Preset, config: SweepConfig, cell: Cell, folder: Path)
     write_json(folder / "row.json", {name: row.get(name) for name in COLUMNS + MORE})
 
 
-def _train_twice(pipe: StableDiffusionPipeline, data: TrainingSet, training: FinetuneConfig, folder: Path, sampling: SampleConfig) -> dict:
+def _train_twice(pipe: StableDiffusionPipeline, data: TrainingSet, training: FinetuneConfig, folder: Path, sampling: SampleConfig,
+                 told: dict) -> dict:
     """A training by `reference`, another that aims past even, a mix of both that is tried, and a better one."""
     (first, second, between), looked = (folder / part for part in LOOKED_AT), []
     for out, indicator in ((first, "reference"), (second, training.indicator)):
         if ended(out) is None:
-            finetune(pipe, data, config=replace(training, indicator=indicator), out=out, progress=False)
+            finetune(pipe, data, config=replace(training, indicator=indicator), out=out, told=told, progress=False)
         looked.append(_look(pipe, out, sampling))
         data = replace(data, evidence=replace(data.evidence, drawn=looked[0]))
     tried = ended(between) or mix_adapters(pipe, data, first=first, second=second, out=between,
@@ -439,6 +470,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default=default.split, help="rows to train on, if there is such a column; default %(default)s")
     parser.add_argument("--ratios", type=_numbers, nargs="+", default=default.ratios, help="male:female; default .25 1 4")
     parser.add_argument("--train-size", type=int, default=default.train_size, help="training faces a cell; default %(default)s")
+    parser.add_argument("--compare-with", type=Path, default=None, metavar="DIR|ZIP",
+                        help="faces that the quality of the pictures is compared with; default --faces")
+    parser.add_argument("--reference-split", default=default.reference_split,
+                        help="their rows, none of them trained on, if there is such a column; default %(default)s")
     add_reference(parser)
     parser.add_argument("--alphas", type=_numbers, nargs="+", default=default.alphas, help="default 0 .01 .05 .1")
     parser.add_argument("--indicators", nargs="+", choices=sorted(INDICATORS), default=default.indicators, help="default literal")
@@ -463,6 +498,7 @@ def run(args: argparse.Namespace) -> int:
     """`debiaslib sweep`."""
     from debiaslib.report import write_report
     config = SweepConfig(faces=str(args.faces or data_root() / "faces"), split=args.split, ratios=tuple(args.ratios),
+                         compare_with=None if args.compare_with is None else str(args.compare_with), reference_split=args.reference_split,
                          train_size=args.train_size, reference=None if args.reference is None else str(args.reference),
                          reference_size=args.reference_size, unlabelled=None if args.unlabelled is None else str(args.unlabelled),
                          alphas=tuple(args.alphas), indicators=tuple(args.indicators), seeds=tuple(args.seeds), n=args.n,

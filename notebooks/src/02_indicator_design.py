@@ -16,8 +16,8 @@
 # 4. say what a small balanced reference adds, and what an oracle and a random indicator are for;
 # 5. check what a weighting does to people whom nobody looked at.
 #
-# **Time**: about a minute of computing on one CPU core, and fifty of reading and thinking.
-# **You need**: notebook 00. No GPU, no network, no account.
+# **Time**: about a minute of computing on one CPU core, and eighty of reading and thinking.
+# **You need**: notebook 00; the second half of section 7 is easier after notebooks 03 and 05. No GPU, no network, no account.
 #
 # *Every face here was drawn by a machine: none of them is anybody. "Woman" and "man" always mean "read as" by a
 # classifier, and so do age and skin tone. These are perceptions of pixels, and nobody's identity.*
@@ -473,7 +473,7 @@ table = pd.DataFrame(shown).rename(columns=lambda share: f"{share:.0f} % men")
 table.assign(**{"ESS / N": [f"{line.ess[[0.25, 4]].mean():.2f}" for line in lines.values()]})
 
 # %% [markdown]
-# With axes from many people the weights aim nearer to even from many men, scatter by a quarter less or more, and keep more of the
+# With axes from many people the weights aim nearer to even from many men, scatter by at least a quarter less, and keep more of the
 # sample. Two things are in this, and the table takes them apart. *The scatter* falls whoever the others were: a fifth of men, four fifths, or a
 # hundred people. It helps not to ask the very faces that are weighed. *What is aimed at* on average does depend on them: from 20 % men it is .39 along axes
 # of few men and .45 along axes of many. (One draw of each; nobody's axes are neutral.)
@@ -636,7 +636,8 @@ Markdown(f"By **{stray['the ratio aims at']:.3f}** (you said {my_stray:.3f}); ta
 #
 # $$v(x) = 1 + t\,\Bigl(\frac{p_\mathrm{reference}(x)}{p_\mathrm{training}(x)} - 1\Bigr),\qquad t = \min(1, \max(0, F - \tfrac12)),$$
 #
-# $F$ taken along the five leading ones of the shipped axes. Why five, and why one half? It was tried, on real faces, with thirty training sets of
+# $F$ taken along the five leading ones of the shipped axes. (The average above is below one half because both of our sets are *exactly* half and half:
+# they differ less than two chance samples would, which differ in their mix as well. Those get a $t$ of about one half.) Why five axes, and why one half? It was tried, on real faces, with thirty training sets of
 # eleven mixes each (`python -m debiaslib.reference_settings`):
 
 # %%
@@ -654,9 +655,10 @@ axes[0].legend(frameon=False, fontsize=8)
 plt.show()
 
 # %% [markdown]
-# With `t` an even set keeps its mix and its effective sample, and at the skewed mixes nothing changes: there the sets surely differ. **It is not free.** At 35 or 40 %
-# men a hundred faces cannot tell a small skew from chance, and the weights hold back a little where they might have helped. Ask for more
-# (F - 1) and they hold back there a lot. This is the choice of every test: what do you fear more, harm where all was well, or help that does not come?
+# With `t` an even set nearly keeps its mix (the aim misses by .014 instead of .051) and its effective sample (95 of 100 faces). At 20 and 80 % men nothing
+# changes: there the sets surely differ. **It is not free.** At 35, 40 or 70 % men a hundred faces cannot quite tell the skew from chance, and the weights hold
+# back a little where they might have helped. Ask for more (F - 1) and they hold back a lot. This is the choice of every test: what do you
+# fear more, harm where all was well, or help that does not come?
 
 # %% [markdown]
 # ## 6. A bound and a control
@@ -841,10 +843,15 @@ Markdown(f"{len(told)} trainings. Correlation with the judge: **{within[0.25]:.2
 # is right? Both were set up on photographs that went through the model's decoder, and neither was made for what a denoiser draws. A
 # share of .55 by a judge is not known to within .05, however many pictures one takes.
 #
-# **`recalibrated`** uses the reading to aim again. It trains with `reference`, looks at 400 pictures (of other seeds than those that are
-# measured later), and trains once more with weights that aim past even by *twice* what these missed, by .15 at least. Even should now
-# lie between the two trainings. Where, 400 pictures of the second say as well, and there the adapters are mixed: two low-rank adapters
-# side by side are one of twice the rank, exactly. Then 800 pictures of the mix say what is still amiss, and it is mixed anew.
+# **`recalibrated`** uses the reading to aim again:
+#
+# 1. Train with `reference`, draw 400 pictures (of other seeds than those that are measured later), and read how many of them are of the group that is rarer in
+#    training.
+# 2. Train again with weights that aim *beyond* one half, by twice what the first training missed it, by .15 at least. Draw and read 400.
+# 3. One training should now draw too few of the group and the other too many. So **blend** the two adapters (notebook 03), where the line between the two
+#    readings crosses one half: two low-rank adapters side by side are one of twice the rank, exactly.
+# 4. Draw 800 pictures of the blend, read them, and correct it once.
+#
 # The reading is helped by 600 further faces of any mix, no label read, so that the two bells are those of people at
 # large and no longer of two hundred. Step by step (a sweep with `--indicators recalibrated --unlabelled FACES` does all of it):
 #
@@ -874,15 +881,15 @@ told
 #
 # **A figure is worth what the next seeds make of it.** This is the fourth form of this indicator. The first kept the second adapter alone,
 # aimed past by once what was missed, and looked at 200 pictures. On five trainings it did beautifully, and we were pleased. The second
-# form kept half of both; chosen on two of those trainings, it was then run on seeds that nobody had seen. The third mixed once, and the
-# fourth looks at its mix. Each was run on fresh seeds, once it was fixed:
+# form kept half of both; chosen on two of those trainings, it was then run on seeds that nobody had seen. The third blended once, and the
+# fourth looks at its blend. Each was run on fresh seeds, once it was fixed:
 
 # %%
 plain, before = rows.query("indicator == 'none' and alpha == 0"), pd.read_csv(data_root() / "results/evidence/recalibrated_before.csv")
 half, now = before[before["form"] == "half of both"], rows.query("indicator == 'recalibrated'")
 forms = {"second adapter alone, seeds 0 to 4": before[before["form"] == "second alone"], "half of both, the same seeds": half.query("seed < 5"),
-         "half of both, fresh seeds 5 to 9": half.query("seed > 4"), "mixed once, fresh seeds 10 to 16": before[before["form"] == "mixed once"],
-         "mixed, looked at, mixed again, from 17": now}
+         "half of both, fresh seeds 5 to 9": half.query("seed > 4"), "blended once, fresh seeds 10 to 16": before[before["form"] == "mixed once"],
+         "blended, looked at, corrected, from 17": now}
 for name, part in forms.items():
     both = part.merge(plain, on=["ratio", "seed"], suffixes=("", "_plain")).groupby("ratio")[["fd_corrected", "fd_corrected_plain"]].mean()
     print(f"{name:39}", ", ".join(f"ratio {ratio:g}: FD {row.fd_corrected_plain:.3f} to {row.fd_corrected:.3f}, "
@@ -891,7 +898,7 @@ for name, part in forms.items():
 # %% [markdown]
 # The third form ended a little *past* even at both mixes. Two faults came out, and both can be seen without a label.
 #
-# **A mix does not draw what lies between.** These are the mixes that were tried: how many of the rarer group the line between the two
+# **A blend does not draw what lies between.** These are the blends that were tried: how many of the rarer group the line between the two
 # trainings' readings promised, and how many came. Each set of pictures has starts of its own.
 
 # %%
@@ -902,10 +909,10 @@ figure, axis = plt.subplots(figsize=(3.4, 3.1), layout="constrained")
 for ratio, colour in ((0.25, "C0"), (4, "C1")):
     axis.scatter(promised[read["ratio"] == ratio], read["seen"][read["ratio"] == ratio], color=colour, label=f"20 % {'men' if ratio < 1 else 'women'}")
 axis.plot([0.4, 0.6], [0.4, 0.6], "--", color="0.5", linewidth=0.8)
-axis.set(xlabel="promised by the line", ylabel="read in the mix's pictures")
+axis.set(xlabel="promised by the line", ylabel="read in the blend's pictures")
 axis.legend(frameon=False, loc="lower right")
 plt.show()
-print(f"men beside the line: {beside.mean():+.3f}, standard error {beside.std(ddof=1) / np.sqrt(len(beside)):.3f} ({len(beside)} mixes)")
+print(f"men beside the line: {beside.mean():+.3f}, standard error {beside.std(ddof=1) / np.sqrt(len(beside)):.3f} ({len(beside)} blends)")
 
 # %% [markdown]
 # **A balanced set is itself read with an error.** The first three forms took for even what they *read* of the 100 balanced faces. But those are
@@ -931,11 +938,12 @@ by_set.agg(["mean", "std"]).T.round(4)
 # it*. It came out when others were drawn:
 
 # %%
-own_start = plain.assign(starts=np.where(plain["seed"] > 16, "each seed's own", "the same 800")).query("ratio != 1")
+own_start = plain.assign(starts=np.where(plain["seed"] > 16, "each seed's own", "the same 800"))
 own_start.groupby(["ratio", "starts"])["male_share"].agg(["mean", "sem", "size"]).round(3)
 
 # %% [markdown]
-# Two or three points more men from the common starts, at both mixes. That is as it must be: what two models make of the same
+# More men from the common starts at all three mixes, one to three points. No mix shows it by itself, and the rows have other
+# training faces as well. But it is as it must be: what two models make of the same
 # noise correlates .4 to .8 (`python -m debiaslib.resolution SWEEP`), so the error of counting 800 (.018) is mostly shared. Hence the third rule: *who compares trainings lets
 # each start elsewhere.*
 #
@@ -959,7 +967,7 @@ plt.show()
 # %%
 decided = round(float((1 - now["abstained"] / now["n"]).mean() * 800))
 floor = fair_reading(scatter["bundled"].estimate, pictures=decided, confusion=read_confusion())
-bias = plain.groupby("ratio")["fd_corrected"].mean()
+bias = plain.query("seed > 16").groupby("ratio")["fd_corrected"].mean()
 Markdown(f"{len(readers)} trainings. The bundled judge errs by {scatter['bundled'].estimate:.3f}, the unnamed groups by "
          f"**{scatter['unnamed'].estimate:.3f}**. Truly even models would be read at FD **{floor:.3f}** on average, so an average cut of more than "
          f"{100 * (1 - floor / bias[0.25]):.0f} % (20 % men) or {100 * (1 - floor / bias[4.0]):.0f} % (80 %) would say more than this ruler can.")

@@ -282,8 +282,8 @@ plt.show()
 
 # %% [markdown]
 # A wash of colour over the whole picture, the same for everybody. Nothing in it knows who is rare. In notebook 05's first
-# tables, which kept the last adapter, a face is found in as few as .32 of the pictures at large alpha; the mean adapter,
-# which the table at the end of this notebook shows, keeps them.
+# tables a face is found in as few as .32 of the pictures at large alpha. Those kept the adapter as it was after the last update; the kit now keeps the mean over the
+# second half of the training (section 5), and with it the faces, as the table at the end of this notebook shows.
 
 # %% [markdown]
 # ## 4. Alpha on who comes up

@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import os
 
 import pytest
 import torch
@@ -101,3 +102,20 @@ def test_a_folder_is_replaced_at_once(tmp_path):
     publish(tmp_path / "work", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["work.txt"]
+
+
+def test_a_folder_that_cannot_be_replaced_is_still_there(tmp_path, monkeypatch):
+    for name in ("work", "out"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.txt").write_text(name)
+    real, calls = os.replace, []
+
+    def interrupted(source, target):
+        calls.append(source)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(source, target)
+    monkeypatch.setattr("debiaslib.atomic.os.replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publish(tmp_path / "work", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["out.txt"]

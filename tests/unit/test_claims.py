@@ -338,6 +338,17 @@ def test_a_step_up_breaks_the_trend_and_not_the_claim(controls, second):
     assert by_number(conditions)[2].verdict == PASS
 
 
+def test_a_control_without_decisions_is_counted_beside_a_claim_with_them():
+    """One training seed, whose pictures lie here, and controls of which only counts are known."""
+    world = World(4)
+    rows, control = world.sweep(seeds=dict.fromkeys(SHARES, 1)), world.controls({"base": CONTROLS["base"]}, seeds=1)
+
+    def here(row):
+        return None if row.get("control") == "base" else world.words[row["indicator"], "", row["alpha"], row["seed"]]
+    found = by_number(check(rows, controls=control, decisions=here))
+    assert found[7].verdict in (FAIL, NOT_SHOWN) and "base" in found[7].reason
+
+
 def test_decisions_pair_by_picture_and_sharpen_the_interval():
     world = World(13)
     sweep = world.sweep()

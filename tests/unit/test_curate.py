@@ -439,6 +439,13 @@ def test_curating_a_curated_folder_keeps_labels_and_own_columns_once(tmp_path):
     assert list(twice.gender) == ["Male", "Female"]
 
 
+def test_labels_that_are_called_as_the_journal_calls_its_own_are_kept_apart(tmp_path):
+    source = folder_of(photos(tmp_path / "in", 2), metadata_dot_csv=b"file_name,reason,pixels\n00.png,wedding,many\n01.png,holiday,few\n")
+    quiet(source, tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "metadata.csv")
+    assert list(table["label_reason"]) == ["wedding", "holiday"] and list(table["label_pixels"]) == ["many", "few"]
+
+
 # --- who was turned away ----------------------------------------------------------------------------------------------
 
 def judged(**rejected_of: tuple[int, int]) -> pd.DataFrame:
@@ -551,6 +558,7 @@ def test_a_finished_folder_is_kept_unless_overwrite_is_asked_for(tmp_path):
         quiet(tmp_path / "in", tmp_path / "out")
     assert contents(tmp_path / "out") == before
     photos(tmp_path / "in", 3)
+    (tmp_path / "out" / ".DS_Store").touch()  # somebody has looked at it
     assert quiet(tmp_path / "in", tmp_path / "out", overwrite=True).accepted == 3
     assert {path.name for path in (tmp_path / "out").iterdir()} == module.OWN_FILES
 

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -86,15 +87,53 @@ def test_killed_run_ends_like_an_unbroken_one(small_pipe, data, tmp_path, monkey
     monkeypatch.setattr(finetune, "update", killed)
     with pytest.raises(KeyboardInterrupt):
         finetune.finetune(small_pipe, data, config=config, out=tmp_path / "killed", progress=False, save_every=2)
-    small_pipe.unet.delete_adapters("default")
+    assert not getattr(small_pipe.unet, "peft_config", {}), "whatever happens, the pipeline is left without the adapter"
     monkeypatch.setattr(finetune, "update", real_update)
-    with pytest.raises(InputError, match="belongs to a training of other settings"):
-        finetune.finetune(small_pipe, data, config=dataclasses.replace(config, alpha=0.05), out=tmp_path / "killed")
+    for other in ({"config": dataclasses.replace(config, alpha=0.05)}, {"config": config, "told": {"subset": {"ratio": 4.0}}}):
+        with pytest.raises(InputError, match="belongs to a training of other settings"):
+            finetune.finetune(small_pipe, data, out=tmp_path / "killed", **other)
     record = finetune.finetune(small_pipe, data, config=config, out=tmp_path / "killed", progress=False)
     assert [row["step"] for row in record["curve"]] == [0, 1, 2, 3]
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
     assert not (tmp_path / "killed" / "checkpoint.safetensors").exists()
+
+
+def test_an_indicator_that_lacks_something_leaves_the_pipeline_as_it_was(small_pipe, data, tmp_path):
+    blind = dataclasses.replace(data, evidence=Evidence())
+    for _ in range(2):
+        with pytest.raises(InputError, match="face embeddings"):
+            finetune.finetune(small_pipe, blind, config=dataclasses.replace(CONFIG, indicator="density"), out=tmp_path / "run")
+    assert not getattr(small_pipe.unet, "peft_config", {})
+
+
+def test_what_is_told_of_a_run_is_in_its_record(small_pipe, data, tmp_path):
+    record = finetune.finetune(small_pipe, data, config=CONFIG, out=tmp_path, told={"preset": "tiny"}, progress=False)
+    assert record["preset"] == json.loads((tmp_path / finetune.RECORD_FILE).read_text())["preset"] == "tiny"
+
+
+def test_a_finished_training_by_other_weights_is_not_taken_for_this_one(tmp_path):
+    config = dataclasses.replace(CONFIG, indicator="reference")
+    record = {"config": dataclasses.asdict(config), "subset": {"source": "faces"}, "adapter_sha256": "", **finetune.weighed_by("reference")}
+    (tmp_path / finetune.ADAPTER_FILE).touch()
+    (tmp_path / finetune.RECORD_FILE).write_text(json.dumps(record))
+    assert finetune._finished(tmp_path, config, {"source": str(Path("faces").absolute())}, overwrite=False), "a path is where it leads"
+    (tmp_path / finetune.RECORD_FILE).write_text(json.dumps(record | {"density_ratio": {}}))
+    with pytest.raises(InputError, match="finished run of other settings"):
+        finetune._finished(tmp_path, config, {"source": "faces"}, overwrite=False)
+
+
+@pytest.mark.parametrize(("needs", "size", "reference_size", "said"), [("density", 8, 100, "--train-size 8"), ("reference", 20, 6, "--reference-size 6")])
+def test_sets_too_small_to_be_rare_in_are_told_early(needs, size, reference_size, said):
+    finetune.check_sizes(needs_of(["none", "oracle", "literal"]), size=2, reference_size=2)
+    with pytest.raises(InputError, match=said):
+        finetune.check_sizes(needs_of([needs]), size=size, reference_size=reference_size)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_seeds_that_no_generator_takes_are_refused(seed):
+    with pytest.raises(InputError, match="seed .*: give a whole number"):
+        dataclasses.replace(CONFIG, seed=seed)
 
 
 def test_the_same_training_gives_the_same_file(small_pipe, data, tmp_path):
@@ -303,10 +342,15 @@ def test_fit_loss_weighs_groups_equally(small_pipe, data):
     assert both == pytest.approx(one_group, rel=0.1) and both != one_group
 
 
-def _first_training(folder, *, indicator="reference", model=None, **changes):
+SECOND = dataclasses.replace(CONFIG, indicator="recalibrated")
+
+
+def _first_training(folder, *, model=None, config=None, **changes):
     (folder / "samples/images").mkdir(parents=True)
     (folder / finetune.ADAPTER_FILE).write_bytes(b"weights")
-    (folder / finetune.RECORD_FILE).write_text(json.dumps({"config": {"indicator": indicator}, "subset": {"ratio": 0.25, "seed": 0}} | changes))
+    told = dataclasses.asdict(dataclasses.replace(CONFIG, **{"indicator": "reference"} | (config or {})))
+    record = {"config": told, "subset": {"ratio": 0.25, "seed": 0}, **finetune.weighed_by("reference")}
+    (folder / finetune.RECORD_FILE).write_text(json.dumps(record | changes))
     Image.fromarray(np.full((64, 64, 3), 7, np.uint8)).save(folder / "samples/images/0.png")
     (folder / "samples/metadata.csv").write_text("file_name,prompt,seed\nimages/0.png,a human face,0\n")
     drawn_by = model or presets.sha256(folder / finetune.ADAPTER_FILE)
@@ -318,18 +362,20 @@ def test_a_first_training_and_its_pictures_are_asked_for_early(tmp_path):
     needs, given = needs_of(["recalibrated"]), {"ratio": 0.25, "seed": 0}
     for first in (None, tmp_path):
         with pytest.raises(InputError, match="--indicator reference"):
-            finetune.check_first(needs, first, given)
-    finetune.check_first(needs_of(["reference"]), None, given)
+            finetune.check_first(needs, first, given, config=SECOND)
+    finetune.check_first(needs_of(["reference"]), None, given, config=SECOND)
     good = _first_training(tmp_path / "good")
-    finetune.check_first(needs, good, given)
+    finetune.check_first(needs, good, given, config=SECOND)
     assert (finetune.load_drawn(good, image_size=64) == 7).all()
 
 
-@pytest.mark.parametrize("changes, told", [({"indicator": "density"}, "not trained by"), ({"part": 0.5}, "not trained by"),
-                                           ({"subset": {"ratio": 4.0, "seed": 0}}, "another ratio"), ({"model": "0" * 64}, "another model")])
+@pytest.mark.parametrize("changes, told", [({"config": {"indicator": "density"}}, "not trained by"), ({"part": 0.5}, "not trained by"),
+                                           ({"subset": {"ratio": 4.0, "seed": 0}}, "another ratio"), ({"model": "0" * 64}, "another model"),
+                                           ({"config": {"alpha": 0.0}}, "another alpha"), ({"density_ratio": {}}, "another density_ratio")])
 def test_what_cannot_be_a_first_training_is_refused_before_the_second(tmp_path, changes, told):
     with pytest.raises(InputError, match=told):
-        finetune.check_first(needs_of(["recalibrated"]), _first_training(tmp_path / "first", **changes), {"ratio": 0.25, "seed": 0})
+        finetune.check_first(needs_of(["recalibrated"]), _first_training(tmp_path / "first", **changes), {"ratio": 0.25, "seed": 0},
+                             config=SECOND)
 
 
 @pytest.mark.parametrize("splits, expected", [(None, 30), (["pretrain"] * 12 + ["evaluate"] * 18, 12)])

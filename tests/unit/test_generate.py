@@ -23,6 +23,7 @@ from debiaslib.generate import (
     cut_off,
     generate,
     load_controlnet,
+    load_model,
     merged,
     noise_latents,
     run,
@@ -104,6 +105,21 @@ def test_other_settings_do_not_overwrite(small_pipe, tmp_path):
     with pytest.raises(InputError, match="other settings.*--overwrite"):
         generate(small_pipe, n=1, config=dataclasses.replace(CONFIG, steps=3), out=tmp_path)
     generate(small_pipe, n=1, config=dataclasses.replace(CONFIG, steps=3), out=tmp_path, overwrite=True)
+
+
+def test_overwriting_keeps_no_picture_that_somebody_else_drew(small_pipe, tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        Image.new("RGB", (32, 32), "red").save(tmp_path / f"images/{number:05d}.png")
+    generate(small_pipe, n=2, config=CONFIG, out=tmp_path, overwrite=True)
+    assert all(len(Image.open(path).getcolors(2000)) > 1 for path in sorted(tmp_path.glob("images/*.png")))
+
+
+def test_an_adapter_that_does_not_say_its_preset_is_refused(tmp_path):
+    (tmp_path / "pytorch_lora_weights.safetensors").touch()
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="does not say on which preset"):
+        load_model(tmp_path)
 
 
 def test_a_folder_of_the_user_is_left_alone(small_pipe, tmp_path):
@@ -203,6 +219,8 @@ def test_contours_of_another_size_and_odd_strengths_are_refused(small_pipe):
         drawn_by(small_pipe, ImageGuide(contour=square_contour(64)))
     with pytest.raises(InputError, match="strength 1.5"):
         drawn_by(small_pipe, ImageGuide(contour=square_contour(), strength=1.5))
+    with pytest.raises(InputError, match=r"strength 0.3: of 2 steps none would be taken. Give 0.5 or more"):
+        drawn_by(small_pipe, ImageGuide(contour=square_contour(), strength=0.3))
 
 
 def test_a_prompt_too_long_is_told_what_was_cut(small_pipe):
@@ -235,7 +253,10 @@ def test_command_line_follows_a_sketch(small_pipe, call, tmp_path, capsys):
     assert "after a drawing (controlnet)" in capsys.readouterr().out
     assert call("--contour", lines, "--method", "image-to-image", "--prompt", "a face " * 40, out="other") == 0
     assert "debiaslib generate: prompt: longer than the 32 tokens" in capsys.readouterr().err
-    for options, words in ((("--sketch", empty), "empty"), (("--method", "controlnet"), "Give --contour"),
+    for options, words in ((("--sketch", empty), "empty"), (("--method", "controlnet"), "Give --contour"), (("--strength", ".5"), "Give --contour"),
+                           (("--contour", lines, "--method", "image-to-image", "--control-scale", "2"), "--control-scale 2.0: is for --method controlnet"),
+                           (("--sketch", lines, "--strength", ".5"), "--strength 0.5: is for --method image-to-image"),
+                           (("--sketch", lines, "--style", "canny"), "--style canny: is for a photograph"), (("--seed", "-1"), "seed -1"),
                            (("--sketch", lines, "--controlnet", str(tmp_path)), "no usable ControlNet")):
         with pytest.raises(InputError, match=words):
             call(*options, out="third")

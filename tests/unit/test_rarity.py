@@ -93,9 +93,11 @@ def test_a_set_is_told_apart_from_another_mix_and_hardly_from_its_like():
     assert np.mean(apart[0.2]) > 0.99 and np.mean(apart[0.8]) > 0.99 and np.mean(apart[0.5]) < 0.4
 
 
-def test_faces_alike_along_an_axis_are_not_told_apart():
+@pytest.mark.parametrize(("offset", "told"), [(0.0, 0), (0.3, 1)])
+def test_where_neither_set_varies_any_difference_is_sure(offset, told):
     rows, reference = np.random.default_rng(2).normal(size=(2, 80, 6)) * [1, 1, 0, 1, 1, 1]
-    assert rarity.told_apart(rows, reference, np.eye(6)) == 0
+    reference[:, 2] += offset
+    assert rarity.told_apart(rows, reference, np.eye(6)) == told
 
 
 def test_reference_weights_are_the_true_ratio_of_two_known_mixtures():

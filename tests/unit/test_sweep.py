@@ -251,13 +251,35 @@ def test_weights_of_an_earlier_kit_are_not_continued(preset, config, tmp_path, n
         sweep._claim(tmp_path, preset, plain)
 
 
+def test_a_users_folder_called_pool_is_no_pool_of_the_kit(config, tmp_path, preset, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mine = dataclasses.replace(config, faces="pool")
+    assert sweep.from_the_kit(sweep._anywhere(mine)).faces == str(tmp_path / "pool")
+    kits = dataclasses.replace(config, faces=str(presets.data_root() / "faces"))
+    assert sweep._anywhere(kits).faces == sweep.POOL and sweep.from_the_kit(sweep._anywhere(kits)).faces == kits.faces
+
+
+def test_faces_without_a_split_to_compare_with_are_told_before_any_training(preset, config, tmp_path):
+    with pytest.raises(InputError, match="no row of split 'judged' to compare with; there are evaluate, finetune. Name one with --reference-split"):
+        sweep.sweep(preset, config=dataclasses.replace(config, reference_split="judged"), out=tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_of_a_sweep_without_a_finished_cell_says_so(preset, config, tmp_path):
+    sweep._claim(tmp_path, preset, config)
+    sweep.write_table(tmp_path)
+    with pytest.raises(InputError, match="no finished cell yet"):
+        report.main([str(tmp_path)])
+
+
 def test_a_ratio_that_the_faces_cannot_give_fails_before_any_training(preset, config, tmp_path):
     with pytest.raises(InputError, match="largest size this ratio allows"):
         sweep.sweep(preset, config=dataclasses.replace(config, train_size=18), out=tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists(), "the mended command would find a folder of other settings"
 
 
-@pytest.mark.parametrize("changes", [{"alphas": (0.0, 1.5)}, {"indicators": ("magic",)}, {"ratios": ()}, {"n": 1}])
+@pytest.mark.parametrize("changes", [{"alphas": (0.0, 1.5)}, {"indicators": ("magic",)}, {"ratios": ()}, {"n": 1}, {"seeds": (-1,)},
+                                     {"sample_steps": 0}, {"guidance": float("nan")}, {"indicators": ("density",), "train_size": 8}])
 def test_grids_that_make_no_sense(changes):
     with pytest.raises(InputError):
         sweep.SweepConfig(faces="", **changes)
