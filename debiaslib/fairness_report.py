@@ -278,16 +278,6 @@ def equivalence(runs: Sequence[Run], *, margin: float = 0.05, target: float = 0.
     return Equivalence(interval, target, margin)
 
 
-def rising_steps(runs: Mapping[float, Sequence[Run]], **options) -> list[tuple[float, float, Interval]]:
-    """The steps along alpha at which FD rises beyond its interval: (from, to, reduction), none where all is well.
-
-    `runs` holds, by alpha, one run a training seed, the same seeds throughout; `options` are `reduction_over_seeds`'s.
-    """
-    alphas = sorted(runs)
-    steps = [(a, b, reduction_over_seeds(runs[a], runs[b], **options)) for a, b in zip(alphas, alphas[1:], strict=False)]
-    return [step for step in steps if step[2].high < 0]
-
-
 def trend(table: pd.DataFrame, *, value: str = "fd", over: str = "alpha", by: str = "seed", level: float = 0.95,
           permutations: int = 9_999, seed: int = 0) -> Trend:
     """Does FD fall along alpha? `table` has a row a run, with the columns named by `value`, `over` and `by`.

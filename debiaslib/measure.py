@@ -67,9 +67,11 @@ def open_pictures(source: Path | str, *, split: str | None = None, size: int | N
     """The pictures that `metadata.csv` names (those of `split`, if given), or every one where there is no such file.
 
     `size` in pixels is by default the commonest width among 200 of them; the notes tell of other sizes and mixed formats.
-    Raises InputError when there is no picture.
+    Raises InputError when there is no picture, or `size` is below 1.
     """
     source = Path(source)
+    if size is not None and size < 1:
+        raise InputError(f"size {size}: give a side in pixels, such as 64.")
     with Files(source) as files:
         names = files.names()
         frame = _rows(source, split) if METADATA in names else None
@@ -300,7 +302,7 @@ def _rows(source: Path, split: str | None) -> pd.DataFrame:
     frame = read_metadata(source)
     if split is None:
         return frame
-    found = sorted(frame["split"].dropna().astype(str).unique()) if "split" in frame else []
+    found = sorted(frame["split"].dropna().unique()) if "split" in frame else []
     if split not in found:
         raise InputError(f"{source}/{METADATA}: no split {split!r} (there is {', '.join(found) or 'none'}). Name another.")
     return frame[frame["split"] == split].reset_index(drop=True)

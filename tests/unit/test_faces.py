@@ -103,6 +103,12 @@ def test_missing_gender_column_lists_those_there(face_folder):
         faces.gender_of(pd.DataFrame({"file_name": ["a"], "age": ["20-29"]}))
 
 
+def test_splits_may_be_called_by_numbers(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,split\na.png,0\nb.png,1\nc.png,\n")
+    frame = faces.read_metadata(tmp_path)
+    assert faces.rows_of_split(frame, "1", tmp_path)["file_name"].tolist() == ["b.png"]
+
+
 def test_unknown_split_lists_those_there(face_folder):
     with pytest.raises(InputError, match=r"no rows of split `train`. There are finetune \(2\), evaluate \(2\)"):
         faces.load_faces(face_folder, split="train", size=4)

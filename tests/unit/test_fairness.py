@@ -404,12 +404,6 @@ def test_trend_takes_seeds_with_end_points_only():
     assert found.slope.n == 5 and found.p_falling < .001
 
 
-def test_rising_steps_are_told():
-    runs = {0: [(240, 800)] * 3, .05: [(400, 800)] * 3, .1: [(300, 800)] * 3}
-    ((start, end, found),) = fairness_report.rising_steps(runs)
-    assert (start, end) == (.05, .1) and found.high < 0
-
-
 class Tags(HTMLParser):
     def __init__(self):
         super().__init__()

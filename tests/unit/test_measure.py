@@ -275,11 +275,12 @@ def wrong_inputs(tmp_path):
             "no confusion": ({"confusion": tmp_path / "none.csv"}, r"none\.csv: not a readable table"),
             "condition": ({"confusion": confusion_table(), "condition": "blurred"}, "'blurred': .* There is photograph"),
             "extractor": ({"extractor": "nobody"}, "unknown. Choose one of"),
+            "size": ({"size": -1}, "size -1: give a side in pixels"),
             "split": ({"reference": plain, "reference_split": "evaluate"}, "no metadata.csv")}
 
 
 @pytest.mark.parametrize("case", ["empty", "missing", "truncated", "no reference", "columns", "binary", "no confusion",
-                                  "condition", "extractor", "split"])
+                                  "condition", "extractor", "size", "split"])
 def test_wrong_input_is_told_in_one_line(case, tmp_path, samples, reference):
     changes, message = wrong_inputs(tmp_path)[case]
     call = {"folder": samples, "reference": reference, "extractor": "toy"} | changes
