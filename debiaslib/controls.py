@@ -66,6 +66,10 @@ def make_controls(out: Path, *, preset: Preset | None = None, ratios: Sequence[f
         raise InputError(f"control {unknown[0]!r}: no such control. Choose among {', '.join(MADE)}.")
     preset, todo = preset or get_preset(named), controls(out, ratios=ratios, seeds=seeds, only=only)
     if not todo:
+        there = sorted({(control.ratio, control.seed) for control in controls(out)})
+        if there:
+            told = ", ".join(f"ratio {ratio:g} seed {seed}" for ratio, seed in there)
+            raise InputError(f"{out}: no finished run at alpha 0 of these --ratios and --seeds. There is {told}.")
         raise InputError(f"{out}: no finished run at alpha 0, and the controls are made from those. Run the sweep with "
                          "--alphas 0.")
     for control in tqdm(todo, desc="controls", disable=not progress):

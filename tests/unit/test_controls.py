@@ -72,6 +72,8 @@ def test_each_control_is_what_it_says_and_is_made_once(finished, preset, monkeyp
 def test_an_unknown_control_is_named(finished, preset):
     with pytest.raises(InputError, match="control 'half': no such control"):
         controls.make_controls(finished, preset=preset, only=["base", "half"], progress=False)
+    with pytest.raises(InputError, match="no finished run at alpha 0 of these --ratios and --seeds. There is ratio"):
+        controls.make_controls(finished, preset=preset, ratios=[0.2], progress=False)
 
 
 def test_no_sweep_and_no_start_are_said(tmp_path):
