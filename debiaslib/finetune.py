@@ -571,8 +571,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_reference(parser: argparse.ArgumentParser) -> None:
     """Options that `train` and `sweep` share: the balanced reference, and faces of any mix."""
     parser.add_argument("--reference", type=Path, default=None, metavar="DIR|ZIP",
-                        help="a small balanced face set for the indicator `reference`; its labels only serve to draw it "
-                             "evenly")
+                        help="a small balanced face set for the indicator `reference`, the same kind of pictures as the training faces: "
+                             "what else differs would be weighed as well; its labels only serve to draw it evenly")
     parser.add_argument("--unlabelled", type=Path, default=None, metavar="DIR|ZIP",
                         help=f"faces of any mix, whose labels nobody reads ({MORE_FACES} rows of split pretrain, if there is such a "
                              "column): with them `recalibrated` tells groups apart that it has no name for")

@@ -202,7 +202,8 @@ def _check_request(config: SampleConfig, n: int, seeds: Sequence[int], guide: Gu
     if config.batch < 1:
         raise InputError(f"batch {config.batch}: must be at least 1, one picture at a time.")
     if isinstance(guide, ImageGuide) and 0 < guide.strength * config.steps < 1:
-        raise InputError(f"strength {guide.strength}: of {config.steps} steps none would be taken. Give {1 / config.steps:.2g} or more, or more steps.")
+        raise InputError(f"strength {guide.strength}: of {config.steps} steps none would be taken. Give {1 / config.steps:.2g} or more, or "
+                         "more steps.")
     if len(seeds) < n:
         raise InputError(f"seeds: {len(seeds)} for {n} pictures. Give a seed for each, or ask for {len(seeds)}.")
 

@@ -172,7 +172,8 @@ class ReferenceIndicator(WeightingIndicator):
 
     The odds are a density ratio (Choi et al. 2020, "Fair Generative Modeling via Weak Supervision"), estimated so that it is
     calibrated by construction, see `rarity.reference_values`; t in [0, 1] says how surely reference and training faces differ at all
-    (`rarity.told_apart`), so that faces of a balanced mix are left alone, provided that both sets are from one source. Time-dependent ratios (TIW-DSM, Kim et al. 2024) are not this.
+    (`rarity.told_apart`), so that faces of a balanced mix are left alone, provided that both sets are from one source. Time-dependent ratios
+    (TIW-DSM, Kim et al. 2024) are not this.
     """
 
     name = "reference"

@@ -1,8 +1,8 @@
 """Between two trainings: one adapter, mixed of both, that draws as evenly as a reading without labels can tell.
 
 `recalibrated` trains twice. The first training misses even; the second aims past it by twice as much (as far as training faces and
-reference surely differ), so that even lies between the two. Where, the pictures of both say: two unnamed groups (`rarity.find_components`) are counted in them, and a balanced
-reference says what even is. A mix does not draw quite what lies between the two, so its own pictures are counted as well, and it is
+reference surely differ), so that even lies between the two. Where, the pictures of both say: two unnamed groups
+(`rarity.find_components`) are counted in them, and a balanced reference says what even is. A mix does not draw quite what lies between the two, so its own pictures are counted as well, and it is
 mixed anew. The mix of two low-rank adapters is one of twice the rank, exactly, and plain diffusers loads it.
 """
 

@@ -1,9 +1,9 @@
 """How the settings of `reference` were chosen: what its weights aim at before any training, from training faces of eleven mixes.
 
-A hundred faces that are balanced can be told from a hundred others by something, whatever either shows, so a density ratio shifts even a balanced
-training set, and nobody can know in which direction. `rarity.told_apart` takes the ratio only as far as both sets surely differ. How many axes it should
-look along, and what counts as sure, was tried here on thirty training sets a mix that no training uses. Gender labels serve to make
-the mixes and to read off p_eff, so the choice took labels; the weights take none.
+A hundred faces that are balanced can be told from a hundred others by something, whatever either shows, so a density ratio shifts
+even a balanced training set, and nobody can know in which direction. `rarity.told_apart` takes the ratio only as far as both sets surely
+differ. How many axes it should look along, and what counts as sure, was tried here on thirty training sets a mix that no training uses.
+Gender labels serve to make the mixes and to read off p_eff, so the choice took labels; the weights take none.
 
 `python -m debiaslib.reference_settings --faces ZIP --out CSV` takes training sets from split `finetune` and references from split `reference`.
 """

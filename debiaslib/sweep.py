@@ -317,7 +317,8 @@ def compared_with(config: SweepConfig) -> tuple[str, str | None]:
     if "split" not in frame:
         return source, None
     if not (frame["split"] == config.reference_split).any():
-        raise InputError(f"{source}: no row of split {config.reference_split!r} to compare with; there are {', '.join(sorted(set(frame['split'].dropna())))}. "
+        there = ", ".join(sorted(set(frame["split"].dropna())))
+        raise InputError(f"{source}: no row of split {config.reference_split!r} to compare with; there are {there}. "
                          "Name one with --reference-split, or other faces with --compare-with.")
     return source, config.reference_split
 
