@@ -881,9 +881,9 @@ told
 # models may be a tenth off. (`ESS` is the effective sample and `aimed` what the weights aim at; of `recalibrated`, in the second training. FD is corrected for the
 # judge's errors, as notebook 05 explains; `men` is as read.)
 #
-# **A figure is worth what the next seeds make of it.** This is the fourth form of this indicator. The first kept the second adapter alone,
+# **A figure is worth what the next seeds make of it.** This is the fourth version of this indicator. The first kept the second adapter alone,
 # aimed past by once what was missed, and looked at 200 pictures. On five trainings it did beautifully, and we were pleased. The second
-# form kept half of both; chosen on two of those trainings, it was then run on seeds that nobody had seen. The third blended once, and the
+# version kept half of both; chosen on two of those trainings, it was then run on seeds that nobody had seen. The third blended once, and the
 # fourth looks at its blend. Each was run on fresh seeds, once it was fixed:
 
 # %%
@@ -898,7 +898,7 @@ for name, part in forms.items():
                                    f"{100 * (1 - row.fd_corrected / row.fd_corrected_plain):.0f} %" for ratio, row in both.drop(index=1.0, errors="ignore").iterrows()))
 
 # %% [markdown]
-# The third form ended a little *past* even at both mixes. Two faults came out, and both can be seen without a label.
+# The third version ended a little *past* even at both mixes. Two faults came out, and both can be seen without a label.
 #
 # **A blend does not draw what lies between.** These are the blends that were tried: how many of the rarer group the line between the two
 # trainings' readings promised, and how many came. Each set of pictures has starts of its own.
@@ -917,7 +917,7 @@ plt.show()
 print(f"men beside the line: {beside.mean():+.3f}, standard error {beside.std(ddof=1) / np.sqrt(len(beside)):.3f} ({len(beside)} blends)")
 
 # %% [markdown]
-# **A balanced set is itself read with an error.** The first three forms took for even what they *read* of the 100 balanced faces. But those are
+# **A balanced set is itself read with an error.** The first three versions took for even what they *read* of the 100 balanced faces. But those are
 # half and half by construction; what is read of them is chance, and went into everything. On real faces of known mix, which took
 # no part in anything (40, 50 and 60 % men among 400), with the groups of one training set after the other:
 

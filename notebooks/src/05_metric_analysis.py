@@ -833,7 +833,7 @@ chosen[["condition", "judge", "men's recall less women's", "overconfidence", "un
 # none. But two judges with errors of their own give themselves away (Hui and Walter 1980): the more often both are right,
 # the more often they agree. **By hand**: let both have recall $r$ of either gender. They agree if both are right or both
 # are wrong, so $r^2 + (1-r)^2 = A$, and an agreement $A$ gives $r$. With several sets of pictures, whose shares differ, all
-# four recalls can be told, and the shares as well. The second judge has read the pictures of many trainings of the same evidence (of `density` the earlier form):
+# four recalls can be told, and the shares as well. The second judge has read the pictures of many trainings of the same evidence (of `density` the earlier version):
 
 # %%
 pairs = pd.read_csv(results / "evidence/two_judges.csv").query("indicator != 'none' or alpha == 0")
