@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -394,7 +394,9 @@ def read_guide(args: argparse.Namespace, pipe: StableDiffusionPipeline, preset: 
     if args.method == "image-to-image":
         return ImageGuide(contour=contour, **{} if args.strength is None else {"strength": args.strength})
     name, scale = args.controlnet or preset.controlnet, {} if args.control_scale is None else {"scale": args.control_scale}
-    return ControlGuide(contour=contour, controlnet=load_controlnet(name), name=_identity(name), **scale)
+    folder = _local(name)
+    known = _identity(name, folder.glob("*.safetensors") if folder else ())
+    return ControlGuide(contour=contour, controlnet=load_controlnet(name), name=known, **scale)
 
 
 def _refuse(args: argparse.Namespace, options: Sequence[str], why: str) -> None:
@@ -404,11 +406,10 @@ def _refuse(args: argparse.Namespace, options: Sequence[str], why: str) -> None:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: {why}")
 
 
-def _identity(controlnet: str) -> str:
-    """Its name, and the start of its weights' hash where they lie in a folder here."""
-    folder = _local(controlnet)
-    weights = next(folder.glob("*.safetensors"), None) if folder else None
-    return f"{controlnet}@{sha256(weights)[:12]}" if weights else controlnet
+def _identity(name: str, weights: Iterable[Path]) -> str:
+    """A model's name, and the start of its weights' hash where they lie in a folder here: trained anew they are another model."""
+    found = next((path for path in weights if path.exists()), None)
+    return f"{name}@{sha256(found)[:12]}" if found else str(name)
 
 
 def _local(source: str | Path) -> Path | None:
@@ -447,8 +448,7 @@ def run(args: argparse.Namespace) -> int:
     pipe, preset = load_model(args.model)
     config = SampleConfig.of(preset, prompt=args.prompt, steps=args.steps, guidance=args.guidance, batch=args.batch,
                              seed=args.seed)
-    adapter = Path(args.model) / ADAPTER_FILE
-    identity = f"{args.model}@{sha256(adapter)[:12]}" if adapter.exists() else str(args.model)
+    identity = _identity(args.model, [Path(args.model) / ADAPTER_FILE, *Path(args.model).glob("unet/*.safetensors")])
     guide = read_guide(args, pipe, preset)
     with _plainly_warned():
         frame = generate(pipe, n=args.n, config=config, out=args.out, model=identity, guide=guide, overwrite=args.overwrite,

@@ -263,6 +263,16 @@ def test_command_line_follows_a_sketch(small_pipe, call, tmp_path, capsys):
     assert not (tmp_path / "third").exists()
 
 
+def test_a_model_that_was_trained_anew_is_another(call, tmp_path):
+    weights = tmp_path / "mine/unet/diffusion_pytorch_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"first")
+    assert call("--model", str(tmp_path / "mine")) == 0
+    weights.write_bytes(b"second")
+    with pytest.raises(InputError, match="other settings"):
+        call("--model", str(tmp_path / "mine"), "-n", "2")
+
+
 def test_command_line_draws_as_many_at_once_as_it_is_told(call, tmp_path):
     drawn = {}
     for batch in (1, 2, 3):
