@@ -164,8 +164,8 @@ def fastest_layout(network: torch.nn.Module, device: torch.device) -> torch.memo
 
 def check_seed(seed: int) -> None:
     """Raise InputError unless every generator takes this seed, and the sampling seeds that follow from it."""
-    if not 0 <= seed < 2**40:
-        raise InputError(f"seed {seed}: give a whole number from 0 to {2**40 - 1}.")
+    if not 0 <= seed < 2**60:
+        raise InputError(f"seed {seed}: give a whole number from 0 on, of 18 digits at most, as must be what follows from it.")
 
 
 @contextmanager

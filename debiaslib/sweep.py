@@ -121,6 +121,7 @@ class SweepConfig:
         check_reference(needs_of(self.indicators), self.reference)
         for seed in self.seeds:
             check_seed(seed)
+            check_seed(sampling_seed(self, seed))
         if self.n < 2:
             raise InputError(f"-n {self.n}: give at least 2 pictures a cell; 800 is what S1 used.")
         if self.sample_steps is not None and self.sample_steps < 1:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from debiaslib import presets, report, sweep
 from debiaslib.errors import InputError
+from debiaslib.generate import SampleConfig
 
 TIMES = ["train_s", "generate_s"]
 
@@ -251,6 +252,11 @@ def test_weights_of_an_earlier_kit_are_not_continued(preset, config, tmp_path, n
         sweep._claim(tmp_path, preset, plain)
 
 
+def test_a_date_may_be_a_seed():
+    config = sweep.SweepConfig(faces="", seeds=(20261130,))
+    assert SampleConfig(prompt="a face", steps=1, guidance=1, batch=1, seed=sweep.sampling_seed(config, 20261130)).seed > 20261130
+
+
 def test_a_users_folder_called_pool_is_no_pool_of_the_kit(config, tmp_path, preset, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mine = dataclasses.replace(config, faces="pool")
@@ -278,7 +284,7 @@ def test_a_ratio_that_the_faces_cannot_give_fails_before_any_training(preset, co
     assert not (tmp_path / "out").exists(), "the mended command would find a folder of other settings"
 
 
-@pytest.mark.parametrize("changes", [{"alphas": (0.0, 1.5)}, {"indicators": ("magic",)}, {"ratios": ()}, {"n": 1}, {"seeds": (-1,)},
+@pytest.mark.parametrize("changes", [{"alphas": (0.0, 1.5)}, {"indicators": ("magic",)}, {"ratios": ()}, {"n": 1}, {"seeds": (-1,)}, {"seeds": (2**55,)},
                                      {"sample_steps": 0}, {"guidance": float("nan")}, {"indicators": ("density",), "train_size": 8}])
 def test_grids_that_make_no_sense(changes):
     with pytest.raises(InputError):
