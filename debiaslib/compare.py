@@ -226,9 +226,9 @@ def _short(path: Path | str) -> str:
     return Path(path).name if Path(path).is_absolute() else Path(path).as_posix()
 
 
-def write_table(table: pd.DataFrame, out: Path, told: dict) -> None:
+def write_table(table: pd.DataFrame, out: Path, told: dict, *, float_format: str = "%.6g") -> None:
     """A table as CSV, and what there is to tell of it as JSON of the same name beside it, each written whole."""
-    for path, text in ((out, table.to_csv(index=False, float_format="%.6g")),
+    for path, text in ((out, table.to_csv(index=False, float_format=float_format)),
                        (out.with_suffix(".json"), json.dumps(told, indent=1) + "\n")):
         write_whole(path, text.encode())
 

@@ -18,11 +18,11 @@ from tqdm.auto import tqdm
 
 from debiaslib import faces, rarity
 from debiaslib.__main__ import guarded
-from debiaslib.atomic import replacing
+from debiaslib.compare import write_table
 from debiaslib.errors import InputError
 from debiaslib.face_axes import axes_hash, fit_axes, load_axes
 from debiaslib.face_embedding import embed_faces
-from debiaslib.finetune import training_rows, write_json
+from debiaslib.finetune import training_rows
 from debiaslib.presets import get_preset, one_thread
 from debiaslib.rarity import DensityConfig
 from debiaslib.representations import draw
@@ -117,6 +117,14 @@ def nearest_to_even(table: pd.DataFrame, *, least: float = 0.4) -> pd.DataFrame:
     return ranked[ranked["ess"].round(2) >= least].sort_values("missed").reset_index()
 
 
+def embedded(source: Path, frames: list[pd.DataFrame]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Embeddings (N, D) of the faces of each frame, read as the tiny preset reads them, and (100, D) of pictures of no face."""
+    size = get_preset("tiny").image_size
+    pixels = (faces.read_pixels(source, frame["file_name"].tolist(), size=size) for frame in frames)
+    found = [embed_faces(part, progress=sys.stderr.isatty()) for part in pixels]
+    return found, embed_faces(faces.natural_images(size=size, count=100, seed=0))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Try the settings and write the table."""
     parser = argparse.ArgumentParser(prog="python -m debiaslib.density_settings", description=__doc__,
@@ -124,17 +132,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--faces", type=Path, required=True, metavar="DIR|ZIP", help="labelled faces with splits finetune and pretrain")
     parser.add_argument("--out", type=Path, required=True, metavar="CSV")
     args = parser.parse_args(arguments)
-    size, shown = get_preset("tiny").image_size, sys.stderr.isatty()
     frame, further = training_rows(args.faces, split="finetune"), training_rows(args.faces, split="pretrain")
     further = further.sample(min(2000, len(further)), random_state=0)
     with one_thread():
-        own, more = (embed_faces(faces.read_pixels(args.faces, rows["file_name"].tolist(), size=size), progress=shown) for rows in (frame, further))
-        natural = embed_faces(faces.natural_images(size=size, count=100, seed=0))
-        table = try_settings(frame, own, natural, others=axes_of_mixes(more, faces.gender_of(further)), progress=shown)
-    with replacing(args.out) as whole:
-        table.to_csv(whole, index=False, float_format="%.4f")
-    write_json(args.out.with_suffix(".json"), {"command": f"python -m debiaslib.density_settings --faces {args.faces.name} --out CSV",
-                                               "faces": len(frame), "axes_sha256": axes_hash(), "first_seed": FIRST_SEED})
+        (own, more), natural = embedded(args.faces, [frame, further])
+        others = axes_of_mixes(more, faces.gender_of(further))
+        table = try_settings(frame, own, natural, others=others, progress=sys.stderr.isatty())
+    told = {"command": f"python -m debiaslib.density_settings --faces {args.faces.name} --out CSV", "faces": len(frame),
+            "axes_sha256": axes_hash(), "first_seed": FIRST_SEED}
+    write_table(table, args.out, told, float_format="%.4f")
     print(nearest_to_even(table[table["axes"].isin(GRID)]).head(12).round(3).to_string(index=False))
     return 0
 

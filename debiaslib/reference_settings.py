@@ -19,12 +19,11 @@ from tqdm.auto import tqdm
 
 from debiaslib import faces, rarity
 from debiaslib.__main__ import guarded
-from debiaslib.atomic import replacing
-from debiaslib.density_settings import FIRST_SEED, one_set
+from debiaslib.compare import write_table
+from debiaslib.density_settings import FIRST_SEED, embedded, one_set
 from debiaslib.face_axes import axes_hash, load_axes
-from debiaslib.face_embedding import embed_faces
-from debiaslib.finetune import training_rows, write_json
-from debiaslib.presets import get_preset, one_thread
+from debiaslib.finetune import training_rows
+from debiaslib.presets import one_thread
 from debiaslib.rarity import ReferenceConfig
 
 SHARES = (0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8)
@@ -73,15 +72,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--faces", type=Path, required=True, metavar="DIR|ZIP", help="labelled faces with splits finetune and reference")
     parser.add_argument("--out", type=Path, required=True, metavar="CSV")
     args = parser.parse_args(arguments)
-    size, shown = get_preset("tiny").image_size, sys.stderr.isatty()
     frames = [training_rows(args.faces, split=split) for split in ("finetune", "reference")]
     with one_thread():
-        sets = [(frame, embed_faces(faces.read_pixels(args.faces, frame["file_name"].tolist(), size=size), progress=shown)) for frame in frames]
-        table = try_settings(*sets, embed_faces(faces.natural_images(size=size, count=100, seed=0)), progress=shown)
-    with replacing(args.out) as whole:
-        table.to_csv(whole, index=False, float_format="%.4f")
-    write_json(args.out.with_suffix(".json"), {"command": f"python -m debiaslib.reference_settings --faces {args.faces.name} --out CSV",
-                                               "faces": [len(frame) for frame in frames], "axes_sha256": axes_hash(), "first_seed": FIRST_SEED})
+        rows, natural = embedded(args.faces, frames)
+        table = try_settings(*zip(frames, rows, strict=True), natural, progress=sys.stderr.isatty())
+    told = {"command": f"python -m debiaslib.reference_settings --faces {args.faces.name} --out CSV", "faces": [len(frame) for frame in frames],
+            "axes_sha256": axes_hash(), "first_seed": FIRST_SEED}
+    write_table(table, args.out, told, float_format="%.4f")
     print(table.pivot_table(index=["dims", "chance"], columns="share", values="missed").round(3).to_string())
     return 0
 

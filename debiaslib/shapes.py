@@ -20,12 +20,12 @@ from tqdm.auto import tqdm
 
 from debiaslib import faces, rarity
 from debiaslib.__main__ import guarded
-from debiaslib.atomic import replacing
+from debiaslib.compare import write_table
 from debiaslib.controls import read_sweep
 from debiaslib.errors import InputError
 from debiaslib.face_axes import load_axes
 from debiaslib.face_embedding import embed_faces
-from debiaslib.finetune import load_training_faces, write_json
+from debiaslib.finetune import load_training_faces
 from debiaslib.measure import open_pictures
 from debiaslib.presets import get_preset, one_thread
 from debiaslib.rarity import DensityConfig, clipped, density_values
@@ -115,11 +115,10 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     with one_thread():
         table = read_plain(args.sweep, drawn=args.drawn, progress=sys.stderr.isatty())
-    with replacing(args.out) as whole:
-        table.to_csv(whole, index=False, float_format="%.4f")
     settings = json.loads((args.sweep / "sweep.json").read_text())["settings"]
-    write_json(args.out.with_suffix(".json"), {"command": f"python -m debiaslib.shapes SWEEP --drawn {args.drawn} --out CSV",
-                                               "faces": Path(settings["faces"]).name, "train_size": settings["train_size"]})
+    told = {"command": f"python -m debiaslib.shapes SWEEP --drawn {args.drawn} --out CSV", "faces": Path(settings["faces"]).name,
+            "train_size": settings["train_size"]}
+    write_table(table, args.out, told, float_format="%.4f")
     print(table.groupby(["ratio", "shape"], sort=False)[["p_eff", "ess", "top_share"]].mean().round(3).to_string())
     return 0
 
